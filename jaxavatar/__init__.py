@@ -1,0 +1,1 @@
+"""From one photo and a voice to a talking 3D Gaussian avatar."""
