@@ -1,0 +1,6 @@
+"""A differentiable Gaussian splatter in JAX with interchangeable engines."""
+
+from pallas_splat.config import Config
+from pallas_splat.structs import Camera, Gaussians, Info, Rendered
+
+__all__ = ["Camera", "Config", "Gaussians", "Info", "Rendered"]

@@ -1,0 +1,133 @@
+"""EWA projection: from 3D Gaussians to 2D Gaussians on the image plane.
+
+The perspective map is replaced by its first-order expansion at each centre (Zwicker et al., "EWA
+Splatting", 2002; Kerbl et al., "3D Gaussian Splatting", 2023), so a Gaussian with covariance
+`M M^T` in the world becomes one with covariance `(J W M)(J W M)^T + low_pass * I`, J being the
+Jacobian and W the rotation of the view.
+
+Small matrices are nested lists whose entries are `[N]` arrays (or scalars): all arithmetic is then
+elementwise over N, which XLA:CPU vectorises. The same with batched array products is 17 times
+slower there, and jaxlib 0.10.2 compiles its reductions over axes of length 3 to wrong values for
+some N.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from pallas_splat.config import ALPHA_MIN, COMPENSATION_MIN, FRUSTUM_MARGIN, Config
+from pallas_splat.structs import Camera, Gaussians, Projected
+
+Matrix = list[list[Array]]
+
+_COVER_MARGIN = 0.01  # pixels; keeps rounding from pushing a threshold pixel out of its box
+
+
+def project(gaussians: Gaussians, camera: Camera, config: Config) -> Projected:
+    """Project Gaussians onto the image plane.
+
+    Differentiable in every array of both arguments; extents and visibility carry no gradient.
+    Outside the frustum widened by `FRUSTUM_MARGIN` the Jacobian is taken at the border, as the
+    expansion is meaningless there.
+
+    Args:
+        gaussians: in world space.
+        camera: the view.
+        config: its low-pass and Mip compensation are used.
+
+    Returns:
+        The 2D Gaussians. Entries that are not visible hold finite numbers without meaning.
+    """
+    view = [[camera.viewmat[i, j] for j in range(3)] for i in range(3)]
+    means = [gaussians.means[:, j] for j in range(3)]
+    x, y, z = (_dot(view[i], means) + camera.viewmat[i, 3] for i in range(3))
+    beyond_near = z > camera.near
+    inverse_z = 1.0 / jnp.where(beyond_near, z, 1.0)
+
+    half = _view_jacobian(x, y, inverse_z, view, camera)
+    if gaussians.linear is not None:
+        half = _matmul(half, [[gaussians.linear[:, i, j] for j in range(3)] for i in range(3)])
+    half = _matmul(half, rotations(gaussians.quats))
+    row_x, row_y = ([row[j] * gaussians.scales[:, j] for j in range(3)] for row in half)
+
+    # The determinant of (row_x, row_y)(row_x, row_y)^T is the squared cross product (Lagrange): no
+    # cancellation however thin the Gaussian, unlike xx * yy - xy * xy.
+    cross = [row_x[i - 2] * row_y[i - 1] - row_x[i - 1] * row_y[i - 2] for i in range(3)]
+    det = _dot(cross, cross)
+    xx, xy, yy = _dot(row_x, row_x), _dot(row_x, row_y), _dot(row_y, row_y)
+    det_blurred = det + config.low_pass * (xx + yy) + config.low_pass**2
+    xx, yy = xx + config.low_pass, yy + config.low_pass
+
+    opacity = gaussians.opacities
+    if config.antialias:
+        opacity = opacity * jnp.sqrt(jnp.maximum(det / det_blurred, COMPENSATION_MIN))
+
+    centre_x = camera.K[0, 0] * x * inverse_z + camera.K[0, 2]
+    centre_y = camera.K[1, 1] * y * inverse_z + camera.K[1, 2]
+    extent_x, extent_y = _extents(xx, yy, opacity)
+    visible = beyond_near & (opacity >= ALPHA_MIN)
+    visible &= (centre_x + extent_x > 0) & (centre_x - extent_x < camera.width)
+    visible &= (centre_y + extent_y > 0) & (centre_y - extent_y < camera.height)
+    return Projected(
+        x=centre_x,
+        y=centre_y,
+        conic_xx=yy / det_blurred,
+        conic_xy=-xy / det_blurred,
+        conic_yy=xx / det_blurred,
+        opacity=opacity,
+        depth=z,
+        extent_x=extent_x,
+        extent_y=extent_y,
+        visible=visible,
+    )
+
+
+def rotations(quats: Float[Array, "N 4"]) -> Matrix:
+    """Turn quaternions (wxyz, any norm) into rotation matrices.
+
+    A zero quaternion gives the identity with zero gradient instead of NaN.
+
+    Args:
+        quats: one per row.
+
+    Returns:
+        3 x 3 entries, each an array of N.
+    """
+    w, x, y, z = (quats[:, i] for i in range(4))
+    squared = w * w + x * x + y * y + z * z
+    inverse_norm = lax.rsqrt(jnp.where(squared > 0, squared, 1.0))
+    w, x, y, z = (component * inverse_norm for component in (w, x, y, z))
+    return [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+
+
+def _view_jacobian(x, y, inverse_z, view: Matrix, camera: Camera) -> Matrix:
+    """Jacobian (2 x 3) of world point to pixel, its slopes clamped to the widened frustum."""
+    rows = []
+    for axis, (ahead, size) in enumerate(((x, camera.width), (y, camera.height))):
+        focal, centre = camera.K[axis, axis], camera.K[axis, 2]
+        margin = FRUSTUM_MARGIN * size
+        slope = jnp.clip(
+            ahead * inverse_z, (-centre - margin) / focal, (size - centre + margin) / focal
+        )
+        scale = focal * inverse_z
+        rows.append([scale * (view[axis][j] - slope * view[2][j]) for j in range(3)])
+    return rows
+
+
+def _extents(xx, yy, opacity):
+    """Half sizes of the box around the ellipse on which alpha equals `ALPHA_MIN`."""
+    xx, yy, opacity = (lax.stop_gradient(a) for a in (xx, yy, opacity))
+    mahalanobis = jnp.sqrt(2 * jnp.log(jnp.maximum(opacity / ALPHA_MIN, 1.0)))
+    return (mahalanobis * jnp.sqrt(variance) + _COVER_MARGIN for variance in (xx, yy))
+
+
+def _matmul(a: Matrix, b: Matrix) -> Matrix:
+    return [[_dot(row, column) for column in zip(*b, strict=True)] for row in a]
+
+
+def _dot(a, b) -> Array:
+    return sum(x * y for x, y in zip(a, b, strict=True))  # pyright: ignore[reportReturnType]
