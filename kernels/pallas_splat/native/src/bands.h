@@ -1,0 +1,56 @@
+// What the scheduler (composite.cc) and the vector kernels (bands.cc) share.
+//
+// The image is cut into bands of `kBandRows` rows. A band is the unit of parallel work and owns
+// private planes and private gradient rows, so nothing is shared and nothing needs an atomic; the
+// cut depends on the image alone, so results do not depend on the number of threads.
+//
+// bands.cc is compiled once per instruction set. Whatever it includes must therefore have internal
+// linkage or be plain data: an inline library function compiled with AVX2 could otherwise be the
+// copy the linker keeps for every caller, and crash on a machine without AVX2.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+inline constexpr int kBandRows = 32;
+inline constexpr int kMaxLanes = 8;  // Padding that lets a kernel write one vector past a row.
+inline constexpr int kMoments = 6;   // Geometric sums per gradient row; one per channel follows.
+
+// The field's constants, as in the reference.
+inline constexpr float kAlphaMin = 1.f / 255.f;
+inline constexpr float kAlphaMax = 0.99f;
+inline constexpr float kTransmittanceMin = 1e-4f;
+
+// One projected Gaussian: log2(visibility) = a dx^2 + b dx dy + c dy^2 at (dx, dy) from (u, v).
+struct Splat {
+  float u, v, a, b, c, opacity;
+  int32_t x0, x1, y0, y1;  // Pixels where alpha can reach kAlphaMin, half open.
+  uint32_t source;         // Index among the caller's Gaussians.
+  uint32_t gradient_row;   // Its row for the first band it touches; the next bands' rows follow.
+};
+
+struct Band {
+  int index, y0, y1;          // Rows [y0, y1) of the image.
+  const Splat* splats;        // All of them, front to back...
+  const float* colors;        // ...and their channels, [splat][channel].
+  const uint32_t* members;    // Those that touch this band, front to back.
+  size_t member_count;
+  int channels;
+  int stride;                 // Floats per row of one plane: the width plus kMaxLanes.
+  float* planes;              // [row][plane][stride]; the caller fills in the starting values.
+};
+
+// Planes of the forward kernel: transmittance, then one accumulator per channel.
+// Planes of the backward kernel: transmittance, the part of <cotangent, result> that lies behind
+// the splats seen so far, then one cotangent per channel.
+// A transmittance below zero marks a finished pixel; its magnitude is the value it stopped at.
+struct BandKernels {
+  void (*forward)(const Band& band);
+  // Writes gradient rows [moments of dL/dsigma: 1, dx, dy, dx^2, dx dy, dy^2 | dL/dcolor].
+  // `scratch` holds `channels` * kMaxLanes floats, aligned to 32 bytes.
+  void (*backward)(const Band& band, float* gradient_rows, float* scratch);
+};
+
+extern const BandKernels kBaselineKernels;
+#ifdef SPLAT_WITH_AVX2
+extern const BandKernels kAvx2Kernels;
+#endif

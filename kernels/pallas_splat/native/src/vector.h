@@ -1,0 +1,93 @@
+// Short vectors of floats for whichever instruction set this file is compiled for.
+//
+// The compiler's own vector types do arithmetic, comparison and selection on every target; loads
+// and reductions go through intrinsics where GCC's generic code for them is slow. (Loads through
+// memcpy, and masks combined with & or |, make GCC 12 fall back to scalar code: avoid both.)
+#pragma once
+#include <cstdint>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace {
+
+#if defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(kLanes * 4)));
+typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
+
+inline Floats broadcast(float x) { return Floats{} + x; }
+
+// 0, 1, 2, ...
+inline Floats lane_numbers() {
+  Floats lanes{};
+  for (int i = 0; i < kLanes; ++i) lanes[i] = static_cast<float>(i);
+  return lanes;
+}
+
+#if defined(__AVX2__)
+
+inline Floats load(const float* p) { return (Floats)_mm256_loadu_ps(p); }
+inline void store(float* p, Floats x) { _mm256_storeu_ps(p, (__m256)x); }
+inline bool all_negative(Floats x) { return _mm256_movemask_ps((__m256)x) == 0xFF; }
+inline float sum(Floats x) {
+  const __m256 v = (__m256)x;
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+
+#elif defined(__x86_64__)
+
+inline Floats load(const float* p) { return (Floats)_mm_loadu_ps(p); }
+inline void store(float* p, Floats x) { _mm_storeu_ps(p, (__m128)x); }
+inline bool all_negative(Floats x) { return _mm_movemask_ps((__m128)x) == 0xF; }
+inline float sum(Floats x) {
+  __m128 s = (__m128)x;
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+
+#else
+
+typedef float LooseFloats __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+inline Floats load(const float* p) { return *reinterpret_cast<const LooseFloats*>(p); }
+inline void store(float* p, Floats x) { *reinterpret_cast<LooseFloats*>(p) = x; }
+#if defined(__aarch64__)
+inline bool all_negative(Floats x) { return vmaxvq_s32((int32x4_t)x) < 0; }
+#else
+inline bool all_negative(Floats x) {
+  const Ints bits = (Ints)x;
+  return (bits[0] & bits[1] & bits[2] & bits[3]) < 0;
+}
+#endif
+inline float sum(Floats x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+
+#endif
+
+// -|x|, by the sign bit.
+inline Floats negative(Floats x) { return (Floats)((Ints)x | INT32_MIN); }
+
+// 2^x for x in [-126, 0], to about 1e-7 relative: round to an integer, then a polynomial.
+inline Floats exp2(Floats x) {
+  Floats n = x + 12582912.f;  // 1.5 * 2^23 leaves the rounded integer in the low mantissa bits.
+  const Ints exponent = (Ints)n << 23;
+  n = n - 12582912.f;
+  const Floats r = x - n;
+  Floats p = broadcast(1.5403530393381609954e-4f);
+  p = p * r + 1.3333558146428443423e-3f;
+  p = p * r + 9.6181291076284771619e-3f;
+  p = p * r + 5.5504108664821579953e-2f;
+  p = p * r + 2.4022650695910071233e-1f;
+  p = p * r + 6.9314718055994530942e-1f;
+  p = p * r + 1.f;
+  return (Floats)((Ints)p + exponent);
+}
+
+}  // namespace
