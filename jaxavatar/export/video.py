@@ -1,0 +1,189 @@
+"""Write frames and sound as an MP4 file, through the ffmpeg program that imageio-ffmpeg brings."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import tempfile
+import types
+import wave
+from collections.abc import Iterator
+from typing import Self
+
+import imageio_ffmpeg
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from jaxavatar.errors import InputError
+from jaxavatar.files import replacing
+from jaxavatar.structs import FPS, SAMPLE_RATE
+
+Frame = UInt8[np.ndarray, "H W 3"] | Float[np.ndarray | Array, "H W 3"]
+
+AUDIO_RATE = 48_000  # of the file: every player handles it, and AAC's frames are short (21 ms)
+
+# Without these, players guess the matrix from the picture's size and colours shift.
+_COLOURS = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
+_H264 = ["-c:v", "libx264", "-crf", "16", "-preset", "medium", *_COLOURS]
+# The flags keep the mean: by default the conversion rounds down.
+_TO_YUV = (
+    "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int,"
+    "format=yuv420p"
+)
+
+
+class VideoWriter:
+    """Write a video frame by frame; a context manager.
+
+    The file (H.264 at constant quality, yuv420p, AAC at 48 kHz, index in front) appears under its
+    name when the block ends without an exception; otherwise nothing is left. Memory does not grow
+    with the clip. Frame t is shown from t/FPS to (t+1)/FPS; sound starts with frame 0 and is cut,
+    or padded with silence, to the length of the picture. Odd sizes get their last row or column
+    doubled, because yuv420p needs even ones.
+
+    Args:
+        path: ends in ".mp4".
+        audio: mono samples in [-1, 1], or None for a silent file.
+        sample_rate: of `audio`, hertz.
+
+    Raises:
+        InputError: (from the block or its end) the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        audio: Float[np.ndarray, " samples"] | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ):
+        self.path = pathlib.Path(path)
+        self.frames = 0
+        self._audio = audio
+        self._sample_rate = sample_rate
+        self._shape: tuple[int, ...] | None = None
+        self._picture: pathlib.Path | None = None
+        self._encoder: _Ffmpeg | None = None
+        self._context = self._open()
+
+    def __enter__(self) -> Self:
+        return self._context.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> bool | None:
+        return self._context.__exit__(kind, error, trace)
+
+    def add(self, frame: Frame) -> None:
+        """Append one frame, uint8 or float in [0, 1]; all frames have one shape."""
+        pixels = np.asarray(frame)
+        if pixels.dtype != np.uint8:
+            pixels = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+        if self._shape is None:
+            self._shape = pixels.shape
+            self._encoder = self._start(*pixels.shape[:2])
+        if pixels.shape != self._shape or self._encoder is None:
+            raise ValueError(f"frame {self.frames} is {pixels.shape}, the first {self._shape}")
+        height, width = pixels.shape[:2]
+        even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        self._encoder.write(even.tobytes())
+        self.frames += 1
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Self]:
+        with (
+            replacing(self.path) as target,
+            tempfile.TemporaryDirectory(prefix=".video-", dir=target.parent) as folder,
+        ):
+            silent = pathlib.Path(folder) / "silent.mp4"
+            self._picture = target if self._audio is None else silent
+            try:
+                yield self
+                if self._encoder is None:
+                    raise ValueError("a video needs at least one frame")
+                self._encoder.finish()
+            finally:
+                if self._encoder is not None:
+                    self._encoder.kill()
+            if self._audio is not None:
+                self._add_sound(silent, target)
+
+    def _start(self, height: int, width: int) -> "_Ffmpeg":
+        size = f"{width + width % 2}x{height + height % 2}"
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(FPS), "-i", "-"]
+        options = ["-vf", _TO_YUV, *_H264, "-movflags", "+faststart"]
+        return _Ffmpeg([*source, *options, str(self._picture)], self.path)
+
+    def _add_sound(self, silent: pathlib.Path, target: pathlib.Path) -> None:
+        """Copy the picture and encode exactly as much sound beside it.
+
+        The length is known only now; cutting while encoding (`-shortest`) is not exact.
+        """
+        assert self._audio is not None
+        count = round(self.frames * self._sample_rate / FPS)
+        samples = np.clip(self._audio[:count], -1, 1)
+        samples = np.pad(samples, (0, count - len(samples)))
+        sound = silent.with_name("sound.wav")
+        with wave.open(str(sound), "wb") as file:
+            file.setparams((1, 2, self._sample_rate, count, "NONE", ""))
+            file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+        options = ["-c:v", "copy", "-c:a", "aac", "-b:a", "128k", "-ar", str(AUDIO_RATE)]
+        inputs = ["-i", str(silent), "-i", str(sound)]
+        encoder = _Ffmpeg([*inputs, *options, "-movflags", "+faststart", str(target)], self.path)
+        try:
+            encoder.finish()
+        finally:
+            encoder.kill()
+
+
+class _Ffmpeg:
+    """A running ffmpeg, fed through its standard input."""
+
+    def __init__(self, arguments: list[str], name: pathlib.Path):
+        self._name = name
+        # Its messages go to a file: a pipe that nobody reads would stop it when full.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `kill`)
+        try:
+            self._process = subprocess.Popen(
+                [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._log,
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+        except (RuntimeError, OSError) as error:
+            self._log.close()
+            raise InputError(
+                f"cannot start ffmpeg to write {name} ({error}); reinstall imageio-ffmpeg"
+            ) from error
+
+    def write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(data)
+        except OSError as error:  # it has gone; it says why
+            self.finish()
+            raise InputError(f"cannot write {self._name}: ffmpeg stopped") from error
+
+    def finish(self) -> None:
+        """Wait until the file is complete."""
+        with contextlib.suppress(OSError):  # what was buffered may find it gone
+            self._process.communicate()
+        status = self._process.wait()
+        if status:
+            self._log.seek(0)
+            lines = self._log.read().decode(errors="replace").strip().splitlines()
+            said = lines[-1].strip() if lines else f"ended with status {status}"
+            raise InputError(
+                f"cannot write {self._name}: ffmpeg: {said}; free some space or choose another"
+                " place with --out"
+            )
+
+    def kill(self) -> None:
+        """Stop it if it still runs, and let go of everything."""
+        self._process.kill()
+        with contextlib.suppress(OSError):
+            self._process.communicate()
+        self._log.close()
