@@ -1,6 +1,18 @@
 """A differentiable Gaussian splatter in JAX with interchangeable engines."""
 
+from pallas_splat.api import default_backend, estimate_capacity, render
 from pallas_splat.config import Config
+from pallas_splat.sh import sh_colors
 from pallas_splat.structs import Camera, Gaussians, Info, Rendered
 
-__all__ = ["Camera", "Config", "Gaussians", "Info", "Rendered"]
+__all__ = [
+    "Camera",
+    "Config",
+    "Gaussians",
+    "Info",
+    "Rendered",
+    "default_backend",
+    "estimate_capacity",
+    "render",
+    "sh_colors",
+]

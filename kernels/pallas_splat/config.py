@@ -25,8 +25,8 @@ class Config:
     Attributes:
         low_pass: variance added to both axes of every 2D Gaussian, pixels^2 (positive).
         antialias: scale each opacity so that the low-pass keeps the Gaussian's total weight.
-        capacity: room in the list of (Gaussian, tile) pairs of backend "xla"; None takes a guess
-            from the number of Gaussians.
+        capacity: room in the list of (Gaussian, tile) pairs of backend "xla"; None
+            means 8 per Gaussian.
         tile: side of the square tiles of backend "xla", pixels.
         lanes: tiles that backend "xla" composites side by side.
         chunk: Gaussians that backend "xla" composites per step in each lane.

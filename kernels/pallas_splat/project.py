@@ -82,6 +82,14 @@ def project(gaussians: Gaussians, camera: Camera, config: Config) -> Projected:
     )
 
 
+def attributes(
+    gaussians: Gaussians, projected: Projected, features: Float[Array, "N C"] | None
+) -> Float[Array, "N D"]:
+    """Gather what is composited per Gaussian: colour, depth, features, in this order."""
+    parts = [gaussians.colors, projected.depth[:, None]]
+    return jnp.concatenate(parts if features is None else [*parts, features], axis=1)
+
+
 def rotations(quats: Float[Array, "N 4"]) -> Matrix:
     """Turn quaternions (wxyz, any norm) into rotation matrices.
 
