@@ -1,0 +1,113 @@
+"""Face landmarks: 478 points with irises, in a crop around the head (attention mesh).
+
+Source: Grishchenko et al., "Attention Mesh" (2020), and MediaPipe's face_landmark graphs.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxavatar.perception import networks
+from jaxavatar.perception.crops import Box, box, cut, to_crop, to_image
+from jaxavatar.perception.detect import FACE, detect
+from jaxavatar.perception.tflite import Network
+from jaxavatar.structs import FaceLandmarks, PoseLandmarks
+
+SIZE = 192
+POINTS = 478
+LEAST_SCORE = 0.5
+# Mesh points at the eyes' outer corners; the line between them is the face's horizontal.
+CORNERS = (33, 263)
+# The contour of each eye, whose mean depth an iris takes (MediaPipe's refinement).
+EYES = (
+    (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173),
+    (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398),
+)
+
+
+def landmarks_in_crop(
+    network: Network, crop: Float[Array, "192 192 3"]
+) -> tuple[Float[Array, "478 3"], Float[Array, ""]]:
+    """Find the landmarks of an upright face that fills two thirds of a crop.
+
+    Pure, and differentiable with respect to the crop.
+
+    Args:
+        network: "face-landmark-attention".
+        crop: in [0, 1].
+
+    Returns:
+        Points (x, y, depth in crop pixels, depth towards the camera negative) and the network's
+        score in [0, 1] that this is a face. With a low score the points mean nothing.
+    """
+    mesh, lips, eye, other_eye, iris, other_iris, flag = (out.ravel() for out in network(crop))
+    points = mesh.reshape(468, 3)
+    # The graph's own patch operations list which mesh points each part refines.
+    patches = [op.options for op in network.graph.ops if op.kind == "Landmarks2TransformMatrix"]
+    for options, part in zip(patches, (lips, eye, other_eye), strict=True):
+        refined = np.asarray(options["subset_idxs"])
+        points = points.at[refined, :2].set(part.reshape(-1, 2))
+    for contour, part in zip(EYES, (iris, other_iris), strict=True):
+        depth = jnp.full((5, 1), points[np.asarray(contour), 2].mean())
+        points = jnp.concatenate([points, jnp.concatenate([part.reshape(5, 2), depth], -1)])
+    return points, jax.nn.sigmoid(flag[0])
+
+
+_landmarks = jax.jit(landmarks_in_crop)
+
+
+def head_box(pose: PoseLandmarks) -> Box:
+    """Return an upright box around the head, as the body's landmarks show it.
+
+    The box is centred between eyes, ears, nose and mouth; its side is three times the larger of
+    the ears' distance and twice the height from the eyes to the mouth.
+    """
+    points = pose.points[:11]
+    center = points.mean(0)
+    ears = np.linalg.norm(points[7] - points[8])
+    eyes_to_mouth = np.linalg.norm(points[1:7].mean(0) - points[9:11].mean(0))
+    return box(center[0], center[1], float(3 * max(ears, 2 * eyes_to_mouth)))
+
+
+def find(image: Float[Array, "H W 3"], pose: PoseLandmarks) -> FaceLandmarks | None:
+    """Find the landmarks of the face of a person whose body is known.
+
+    The face detector looks at the head only, because it misses faces that are small in the photo.
+    The landmark network runs twice: the second crop is laid around the first one's landmarks.
+
+    Args:
+        image: in [0, 1].
+        pose: the person.
+
+    Returns:
+        The landmarks, or None where no face shows (turned away, hidden, or outside the photo).
+    """
+    faces = detect(FACE, image, head_box(pose))
+    if not faces:
+        return None
+    network = networks.load("face-landmark-attention")
+    eye, other_eye = faces[0].keypoints[:2]
+    place = _level(faces[0].center, 1.5 * float(faces[0].size.max()), other_eye - eye)
+    for _ in range(2):
+        points, score = _landmarks(network, cut(image, place, SIZE))
+        if score < LEAST_SCORE:
+            return None
+        spots, used = np.asarray(to_image(points[:, :2], place, SIZE)), place
+        place = _around(spots)
+    depth = np.asarray(points[:, 2]) * (float(used.size[0]) / SIZE)
+    return FaceLandmarks(spots, depth, float(score))
+
+
+def _level(center: np.ndarray, size: float, across: np.ndarray) -> Box:
+    return box(center[0], center[1], size, angle=np.arctan2(across[1], across[0]))
+
+
+def _around(points: Float[np.ndarray, "478 2"]) -> Box:
+    """Return the crop around a face: 1.5 times its bounding square, level with its eyes."""
+    across = points[CORNERS[1]] - points[CORNERS[0]]
+    level = _level(np.zeros(2), 1, across)
+    turned = np.asarray(to_crop(points, level, 1))
+    low, high = turned.min(0), turned.max(0)
+    center = np.asarray(to_image((low + high) / 2, level, 1))
+    return _level(center, 1.5 * float((high - low).max()), across)
