@@ -1,0 +1,305 @@
+"""The forward function: speech and an avatar to posed Gaussians to frames.
+
+    encode (once per avatar) -> track (speech to motion) -> deform (per frame) -> render (per frame)
+
+Training differentiates these functions, the command line calls them, and the procedural teacher
+shares the posing; there is no second copy. `animate` is the whole chain for one clip, `stream`
+the same in chunks, for speech of any length. `params` is what `Driver.init` returns.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import jaxlie
+import pallas_splat
+from jaxtyping import Array, Float, Int
+from pallas_splat import Camera, Gaussians
+
+from jaxavatar import body
+from jaxavatar.deformer import (
+    AvatarCode,
+    Driver,
+    Motion,
+    Offsets,
+    Window,
+    chunk,
+    initial_state,
+    whole,
+)
+from jaxavatar.structs import Avatar, BodyPose, Drive, Frames
+
+Params = dict[str, Any]
+
+
+@flax.struct.dataclass
+class Deformed:
+    """Posed Gaussians with what the regularisers want to know about them.
+
+    Attributes:
+        gaussians: ready to render; `linear` is the skinning's times I + dS.
+        skinning: linear part of the skinning alone.
+        offsets: what the Gaussian head added.
+    """
+
+    gaussians: Gaussians
+    skinning: Float[Array, "*T N 3 3"]
+    offsets: Offsets
+
+
+def encode(driver: Driver, params: Params, avatar: Avatar) -> AvatarCode:
+    """Prepare an avatar for `track` and `deform_frames`."""
+    return driver.apply(params, avatar, method="encode")
+
+
+def track(
+    driver: Driver, params: Params, code: AvatarCode, window: Window, state: Float[Array, "M S"]
+) -> tuple[Motion, Float[Array, "M S"]]:
+    """Turn a stretch of speech into motion; return it and the state after its last frame."""
+    return driver.apply(params, code, window, state, method="track")
+
+
+def deform_frames(
+    driver: Driver, params: Params, avatar: Avatar, code: AvatarCode, motion: Motion
+) -> Deformed:
+    """Pose an avatar by every frame of a motion, one frame at a time (constant memory).
+
+    Joint m's local transform is that of the rest pose composed with T_{m,t}; skinning carries
+    canonical centre + dp; eq. 6 and 7 change covariance, opacity and colour.
+
+    Returns:
+        Every leaf with a leading axis T.
+    """
+
+    def frame(motion: Motion) -> Deformed:
+        offsets = driver.apply(params, code.queries, motion, method="offsets")
+        transforms = _transforms(avatar, jaxlie.SE3(motion.transforms))
+        means, linear = body.skin(avatar.means + offsets.position, avatar.weights, transforms)
+        return Deformed(
+            gaussians=apply_offsets(avatar, means, linear, offsets),
+            skinning=linear,
+            offsets=offsets,
+        )
+
+    return jax.lax.map(frame, motion)
+
+
+def deform_points(
+    driver: Driver,
+    params: Params,
+    avatar: Avatar,
+    code: AvatarCode,
+    motion: Motion,
+    index: Int[Array, " K"],
+) -> Float[Array, "T K 3"]:
+    """Return the posed centres of some Gaussians only: `deform_frames(...)` at `index`, cheaply."""
+    queries = code.queries.select(index)
+
+    def frame(motion: Motion) -> Float[Array, "K 3"]:
+        shift = driver.apply(params, queries, motion, method="offsets").position
+        transforms = _transforms(avatar, jaxlie.SE3(motion.transforms))
+        return body.skin(avatar.means[index] + shift, avatar.weights[index], transforms)[0]
+
+    return jax.vmap(frame)(motion)
+
+
+def deform(
+    driver: Driver,
+    params: Params,
+    avatar: Avatar,
+    drive: Drive,
+    state: Float[Array, "M S"] | None = None,
+) -> tuple[Gaussians, Float[Array, "M S"]]:
+    """Drive an avatar by a whole clip.
+
+    Args:
+        driver: the network.
+        params: its parameters.
+        avatar: whom to move.
+        drive: T frames of speech and text.
+        state: where the joints start; the rest pose when None.
+
+    Returns:
+        Posed Gaussians in the world, every leaf with a leading axis T, and the state after the
+        last frame.
+    """
+    code = encode(driver, params, avatar)
+    state = initial_state(driver.config) if state is None else state
+    motion, state = track(driver, params, code, whole(drive, driver.config.halo), state)
+    return deform_frames(driver, params, avatar, code, motion).gaussians, state
+
+
+def pose_avatar(avatar: Avatar, deltas: BodyPose) -> Gaussians:
+    """Pose an avatar by explicit rotations and expressions: what `deform` does, without a network.
+
+    Args:
+        avatar: whom to pose.
+        deltas: relative to `avatar.rest`, with a leading axis T: rotations composed with the rest
+            rotations (in the joint's rest frame), metres of pelvis translation added in the
+            world, face units added. All zeros give the rest pose.
+
+    Returns:
+        Posed Gaussians, every leaf with a leading axis T.
+    """
+
+    def frame(delta: BodyPose) -> Gaussians:
+        local = jaxlie.SE3.from_rotation(jaxlie.SO3.exp(delta.rotations))
+        transforms = _transforms(avatar, local)
+        transforms = transforms.at[:, :, 3].add(delta.translation)
+        face = jnp.einsum("nek,e->nk", avatar.face_units, delta.expression)
+        points = avatar.means.at[: avatar.n_face].add(face)
+        means, linear = body.skin(points, avatar.weights, transforms)
+        return _gaussians(avatar, means, linear, avatar.opacities, avatar.colors)
+
+    return jax.lax.map(frame, deltas)
+
+
+def apply_offsets(
+    avatar: Avatar, means: Float[Array, "N 3"], linear: Float[Array, "N 3 3"], offsets: Offsets
+) -> Gaussians:
+    """Apply what is left of the offsets after skinning (eq. 6 and 7; dp is in `means` already)."""
+    stretched = jnp.einsum("nab,nbc->nac", linear, offsets.stretch)
+    return _gaussians(
+        avatar,
+        means,
+        linear + stretched,
+        jnp.clip(avatar.opacities + offsets.opacity, 0.0, 1.0),
+        jnp.clip(avatar.colors + offsets.color, 0.0, 1.0),
+    )
+
+
+def render_frames(
+    posed: Gaussians,
+    camera: Camera,
+    background: Float[Array, "#H #W 3"] | Float[Array, " 3"],
+    **options: Any,
+) -> Frames:
+    """Render posed Gaussians frame by frame, in the memory of one frame.
+
+    Args:
+        posed: every leaf with a leading axis T.
+        camera: one for all frames, or one per frame (leaves with a leading axis T).
+        background: a colour or a picture, [0, 1].
+        options: passed to `pallas_splat.render` (backend, config).
+    """
+
+    def frame(item: tuple[Gaussians, Camera]) -> Frames:
+        rendered = pallas_splat.render(*item, background=background, **options)
+        return Frames(images=rendered.image, alpha=rendered.alpha)
+
+    if camera.viewmat.ndim == 3:
+        return jax.lax.map(frame, (posed, camera))
+    return jax.lax.map(lambda gaussians: frame((gaussians, camera)), posed)
+
+
+def animate(
+    driver: Driver,
+    params: Params,
+    avatar: Avatar,
+    drive: Drive,
+    camera: Camera,
+    background: Float[Array, "#H #W 3"] | Float[Array, " 3"],
+    **options: Any,
+) -> Frames:
+    """Render an avatar that speaks a clip; arguments as for `deform` and `render_frames`.
+
+    Holds all T frames at once; `stream` gives the same for speech of any length.
+    """
+    posed, _ = deform(driver, params, avatar, drive)
+    return render_frames(posed, camera, background, **options)
+
+
+def stream(
+    driver: Driver,
+    params: Params,
+    avatar: Avatar,
+    drive: Drive,
+    camera: Camera,
+    background: Float[Array, "#H #W 3"] | Float[Array, " 3"],
+    frames: int = 25,
+    **options: Any,
+) -> Iterator[Frames]:
+    """Yield what `animate` returns in chunks of `frames` frames, the last one shorter.
+
+    The state of the joints is carried from chunk to chunk and each chunk sees the speech around
+    it, so the chunks agree with the whole clip to rounding. All chunks have the same shapes: one
+    compilation serves every chunk of every clip.
+
+    Args:
+        driver: the network.
+        params: its parameters.
+        avatar: whom to move.
+        drive: the speech; only `frames` frames of it are worked on at a time.
+        camera: one for all frames.
+        background: a colour or a picture, [0, 1].
+        frames: length of a chunk.
+        options: passed to `pallas_splat.render`.
+    """
+    total = drive.audio.shape[0]
+    code = _encode(driver, params, avatar)
+    state = initial_state(driver.config)
+    for start in range(0, total, frames):
+        window = chunk(drive, start, frames, driver.config.halo)
+        rendered, state = _chunk(
+            driver, tuple(options.items()), params, avatar, code, window, state, camera, background
+        )
+        yield jax.tree.map(lambda leaf, left=total - start: leaf[:left], rendered)
+
+
+def project_points(points: Float[Array, "*T K 3"], camera: Camera) -> Float[Array, "*T K 2"]:
+    """Project world points to pixels (x, y); pixel centres are at +0.5.
+
+    Points must lie in front of the camera.
+    """
+    viewmat, K = camera.viewmat, camera.K
+    seen = points @ jnp.swapaxes(viewmat[..., :3, :3], -1, -2) + viewmat[..., None, :3, 3]
+    focal = jnp.stack([K[..., 0, 0], K[..., 1, 1]], axis=-1)[..., None, :]
+    centre = K[..., None, :2, 2]
+    return seen[..., :2] / seen[..., 2:] * focal + centre
+
+
+_encode = functools.partial(jax.jit, static_argnums=0)(encode)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _chunk(
+    driver: Driver,
+    options: tuple[tuple[str, Any], ...],
+    params: Params,
+    avatar: Avatar,
+    code: AvatarCode,
+    window: Window,
+    state: Float[Array, "M S"],
+    camera: Camera,
+    background: Float[Array, "#H #W 3"],
+) -> tuple[Frames, Float[Array, "M S"]]:
+    """Deform and render one chunk."""
+    motion, state = track(driver, params, code, window, state)
+    posed = deform_frames(driver, params, avatar, code, motion).gaussians
+    return render_frames(posed, camera, background, **dict(options)), state
+
+
+def _transforms(avatar: Avatar, motion: jaxlie.SE3) -> Float[Array, "J 3 4"]:
+    """Compose the rest pose with the motion of each joint; return what skinning blends."""
+    rest = body.local_transforms(avatar.rest.rotations, avatar.rest.translation)
+    return body.skinning_transforms(avatar.joints, rest @ motion, body.PARENTS)
+
+
+def _gaussians(
+    avatar: Avatar,
+    means: Float[Array, "N 3"],
+    linear: Float[Array, "N 3 3"],
+    opacities: Float[Array, " N"],
+    colors: Float[Array, "N 3"],
+) -> Gaussians:
+    return Gaussians(
+        means=means,
+        quats=avatar.quats,
+        scales=avatar.scales,
+        opacities=opacities,
+        colors=colors,
+        linear=linear,
+    )

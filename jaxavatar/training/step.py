@@ -1,0 +1,190 @@
+"""One step of training: a pure function of state and batch."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+from pallas_splat import Camera
+
+from jaxavatar import animate, losses
+from jaxavatar.deformer import Driver, Motion, initial_state, whole
+from jaxavatar.losses import LossConfig
+from jaxavatar.structs import Avatar, Drive
+from jaxavatar.training.sharding import average_over
+from jaxavatar.training.state import TrainState
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+@flax.struct.dataclass
+class Batch:
+    """B clips of T frames; every leaf has a leading axis B, left out below.
+
+    All avatars of a batch have the same number of Gaussians per region.
+
+    Attributes:
+        avatar: whom the clip shows.
+        drive: speech and text. The start of `drive.time` does not matter: it is moved at random.
+        camera: of the clip.
+        background: a colour, [0, 1].
+        keypoint_index: Gaussians whose centres are the keypoints.
+        keypoints: where the teacher has them, pixels.
+        keypoint_weights: confidence of each in [0, 1]; 0 ignores it. A clip starts from the rest
+            pose, so the first frames of one cut from the middle of speech want zeros.
+        frames: which R of the T frames are rendered.
+        images: the teacher's pictures of these frames.
+        masks: weight of each of their pixels.
+        neighbours: graph of the canonical Gaussians, from `losses.neighbour_graph`.
+    """
+
+    avatar: Avatar
+    drive: Drive
+    camera: Camera
+    background: Float[Array, "B 3"]
+    keypoint_index: Int[Array, "B K"]
+    keypoints: Float[Array, "B T K 2"]
+    keypoint_weights: Float[Array, "B T K"]
+    frames: Int[Array, "B R"]
+    images: Float[Array, "B R H W 3"]
+    masks: Float[Array, "B R H W"]
+    neighbours: Int[Array, "B N k"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """What a step does.
+
+    Attributes:
+        loss: the weights of the objective.
+        seed: of everything random in a step; its stream is the seed folded with the step.
+        render: options of the splatter, as pairs of name and value.
+    """
+
+    loss: LossConfig = LossConfig()
+    seed: int = 0
+    render: tuple[tuple[str, Any], ...] = ()
+
+
+PictureTerms = Callable[[Float[Array, "R H W 3"], Batch, jax.Array], Metrics]
+"""More losses on the rendered frames of one clip, given the clip and a key: named scalars."""
+
+
+def clip_terms(
+    config: StepConfig,
+    driver: Driver,
+    picture_terms: PictureTerms | None,
+    params: animate.Params,
+    clip: Batch,
+    key: jax.Array,
+) -> Metrics:
+    """Return the unweighted losses of one clip (no axis B), and "psnr"."""
+    time_key, picture_key = jax.random.split(key)
+    # A clip may start anywhere; otherwise the positional encoding would be an index into the data.
+    shift = jax.random.randint(time_key, (), 0, 1 << 16)
+    drive = clip.drive.replace(time=clip.drive.time + shift)
+    avatar = clip.avatar
+
+    code = animate.encode(driver, params, avatar)
+    window = whole(drive, driver.config.halo)
+    motion, _ = animate.track(driver, params, code, window, initial_state(driver.config))
+
+    points = animate.deform_points(driver, params, avatar, code, motion, clip.keypoint_index)
+    hands = (clip.keypoint_index >= avatar.n_face) & (
+        clip.keypoint_index < avatar.n_face + avatar.n_hand
+    )
+    terms = {
+        "keypoint": losses.keypoint_distance(
+            animate.project_points(points, clip.camera),
+            clip.keypoints,
+            clip.keypoint_weights,
+            hands,
+            config.loss.hand,
+            config.loss.keypoint_width,
+        )
+    }
+
+    deformed = animate.deform_frames(driver, params, avatar, code, motion.frames(clip.frames))
+    images = animate.render_frames(
+        deformed.gaussians, clip.camera, clip.background, **dict(config.render)
+    ).images
+    terms["image"] = losses.l1(images, clip.images, clip.masks)
+    terms |= shape_terms(deformed, clip)
+    if picture_terms is not None:
+        terms |= picture_terms(images, clip, picture_key)
+    return terms | {"psnr": losses.psnr(images, clip.images).mean()}
+
+
+def shape_terms(deformed: animate.Deformed, clip: Batch) -> Metrics:
+    """Return how far R deformed frames are from a rigid motion, and how large the offsets are."""
+    rigidity = jax.vmap(losses.arap, in_axes=(None, 0, 0, None))
+    offsets = deformed.offsets
+    centimetres = 100 * offsets.position
+    return {
+        "arap": rigidity(
+            clip.avatar.means, deformed.gaussians.means, deformed.skinning, clip.neighbours
+        ).mean(),
+        "position": jnp.mean(jnp.sum(centimetres**2, axis=-1)),
+        "stretch": jnp.mean(offsets.stretch**2),
+        "appearance": jnp.mean(offsets.opacity**2) + jnp.mean(offsets.color**2),
+    }
+
+
+def loss(
+    config: StepConfig,
+    driver: Driver,
+    picture_terms: PictureTerms | None,
+    params: animate.Params,
+    batch: Batch,
+    keys: Array,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Return the mean loss of the clips of a batch and its terms; one key per clip."""
+    clip = functools.partial(clip_terms, config, driver, picture_terms, params)
+    terms = jax.tree.map(jnp.mean, jax.vmap(clip)(batch, keys))
+    quality = terms.pop("psnr")
+    value, metrics = losses.total(terms, config.loss)
+    return value, {**metrics, "psnr": quality}
+
+
+def make_train_step(
+    config: StepConfig,
+    driver: Driver,
+    optimiser: optax.GradientTransformation,
+    picture_terms: PictureTerms | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Build the step `(state, batch) -> (state, metrics)`; `sharding.compile_step` jits it.
+
+    Args:
+        config: weights and seed.
+        driver: the network.
+        optimiser: from `state.make_optimiser`.
+        picture_terms: further losses on rendered frames, weighted by `config.loss` under their
+            names: "perceptual" (a fixed visual encoder), "score" (eq. 8).
+        mesh: devices to spread the clips over; None computes them all on one.
+
+    Returns:
+        The step. Metrics are means over the batch: the unweighted losses, "loss", "psnr" and
+        "gradient" (its norm before clipping).
+    """
+    gradient = jax.value_and_grad(
+        functools.partial(loss, config, driver, picture_terms), has_aux=True
+    )
+    if mesh is not None:
+        gradient = average_over(mesh, gradient)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        keys = jax.random.split(key, batch.frames.shape[0])
+        (_, metrics), gradients = gradient(state.params, batch, keys)
+        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["gradient"] = optax.global_norm(gradients)
+        return TrainState(params, opt_state, state.step + 1), metrics
+
+    return step

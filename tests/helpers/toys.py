@@ -1,0 +1,70 @@
+"""Small made-up avatars and driving signals: the right shapes and ranges, no assets needed."""
+
+import jax.numpy as jnp
+import numpy as np
+from pallas_splat import Camera
+from scipy.spatial.transform import Rotation
+
+from jaxavatar.body import JOINTS, PARENTS
+from jaxavatar.structs import Avatar, BodyPose, Drive
+
+UNITS = 52
+
+
+def avatar(count=200, n_face=60, n_hand=30, anchors=8, landmarks=6, seed=0, dtype=np.float32):
+    """Gaussians scattered around a random skeleton that stands 2.5 m in front of the camera."""
+    rng = np.random.default_rng(seed)
+    joints = np.zeros((len(JOINTS), 3))
+    for m, parent in enumerate(PARENTS[1:], start=1):
+        joints[m] = joints[parent] + rng.normal(size=3) * 0.08
+    home = np.concatenate(
+        [
+            np.full(n_face, JOINTS.index("jaw")),
+            rng.integers(25, 55, n_hand),
+            rng.integers(0, 22, count - n_face - n_hand),
+        ]
+    )
+    template = joints[home] + 0.04 * rng.normal(size=(count, 3))
+    near = np.exp(-20 * np.linalg.norm(template[:, None] - joints, axis=-1))
+    array = lambda x: jnp.asarray(np.asarray(x, dtype))
+    rest = np.zeros((len(JOINTS), 3))
+    rest[:] = 0.1 * rng.normal(size=rest.shape)
+    rest[0] = [np.pi, 0, 0]
+    return Avatar(
+        means=array(template + 0.01 * rng.normal(size=(count, 3))),
+        quats=array(Rotation.random(count, random_state=seed).as_quat()[:, [3, 0, 1, 2]]),
+        scales=array(rng.uniform(0.01, 0.03, (count, 3))),
+        opacities=array(rng.uniform(0.4, 0.9, count)),
+        colors=array(rng.uniform(0.1, 0.9, (count, 3))),
+        weights=array(near / near.sum(1, keepdims=True)),
+        face_units=array(0.01 * rng.normal(size=(n_face, UNITS, 3))),
+        template_points=array(template),
+        anchors=jnp.asarray(rng.choice(count, anchors, replace=False)),
+        landmarks=jnp.asarray(rng.choice(n_face + n_hand, landmarks, replace=False)),
+        joints=array(joints),
+        rest=BodyPose(array(rest), array([0.0, 0.0, 2.5]), array(np.zeros(UNITS))),
+        photo_expression=array(np.zeros(UNITS)),
+        K=array([[60.0, 0, 16], [0, 60.0, 16], [0, 0, 1]]),
+        n_face=n_face,
+        n_hand=n_hand,
+        image_size=(32, 32),
+    )
+
+
+def drive(frames=24, audio=10, text=6, segments=1, tokens=5, seed=0, start=0):
+    """Random speech and text; frame numbers start at `start`."""
+    rng = np.random.default_rng(seed)
+    time = start + np.arange(frames)
+    return Drive(
+        audio=jnp.asarray(rng.normal(size=(frames, audio)), jnp.float32),
+        text=jnp.asarray(rng.normal(size=(segments, tokens, text)), jnp.float32),
+        text_mask=jnp.asarray(rng.random((segments, tokens)) < 0.7),
+        segment=jnp.asarray(np.linspace(0, segments - 1e-6, frames).astype(int)),
+        time=jnp.asarray(time),
+    )
+
+
+def camera(size=32, focal=60.0):
+    """A camera at the origin whose image the avatar fills."""
+    K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], np.float32)
+    return Camera(viewmat=jnp.eye(4), K=jnp.asarray(K), width=size, height=size)
