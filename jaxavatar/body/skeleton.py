@@ -1,8 +1,12 @@
-"""The 55 joints of SMPL-X: names, parents, and which of them are hands.
+"""Names: the 55 joints of SMPL-X with their parents, vertex groups, regions, landmarks.
 
 The order is that of the SMPL-X model files (Pavlakos et al., CVPR 2019): pelvis and 21 body
-joints, jaw, left and right eye, 15 joints of the left hand, 15 of the right.
+joints, jaw, left and right eye, 15 joints of the left hand, 15 of the right. Left and right are
+the person's own everywhere.
 """
+
+FINGERS = ("index", "middle", "pinky", "ring", "thumb")
+"""Fingers in the order of SMPL-X's hand joints."""
 
 _BODY = (
     ("pelvis", -1),
@@ -35,10 +39,9 @@ _BODY = (
 
 def _hand(side: str, wrist: int, first: int) -> tuple[tuple[str, int], ...]:
     """List the 15 finger joints of one hand, three per finger from the knuckle outwards."""
-    fingers = ("index", "middle", "pinky", "ring", "thumb")
     return tuple(
         (f"{side}_{finger}{k + 1}", wrist if k == 0 else first + 3 * f + k - 1)
-        for f, finger in enumerate(fingers)
+        for f, finger in enumerate(FINGERS)
         for k in range(3)
     )
 
@@ -53,3 +56,27 @@ PARENTS: tuple[int, ...] = tuple(parent for _, parent in _ALL)
 
 LEFT_HAND = slice(25, 40)
 RIGHT_HAND = slice(40, 55)
+
+VERTEX_GROUPS = ("body", "left_eye", "right_eye", "upper_teeth", "lower_teeth", "tongue")
+"""The connected parts of the template; "body" is the skin."""
+
+REGIONS = ("body", "face", "hand")
+"""Parts with networks of their own: `BodyModel.region` indexes this."""
+
+LANDMARKS: tuple[str, ...] = (
+    "mouth_left",
+    "mouth_right",
+    "upper_lip",
+    "upper_lip_inner",
+    "lower_lip_inner",
+    "lower_lip",
+    "nose_tip",
+    "chin",
+    *(
+        f"{side}_{part}"
+        for side in ("left", "right")
+        for part in ("eye_outer", "eye_inner", "eye_upper", "eye_lower", "brow_inner", "brow_outer")
+    ),
+    *(f"{side}_{finger}_tip" for side in ("left", "right") for finger in FINGERS),
+)
+"""Points that keypoint losses and lip metrics look at; `BodyModel.landmarks` gives vertices."""
