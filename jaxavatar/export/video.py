@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 import types
@@ -175,7 +176,8 @@ class _Ffmpeg:
         if status:
             self._log.seek(0)
             lines = self._log.read().decode(errors="replace").strip().splitlines()
-            said = lines[-1].strip() if lines else f"ended with status {status}"
+            # Without the prefix that names a part of ffmpeg: "[out#0/mp4 @ 0x5581] ".
+            said = re.sub(r"^\[.*?\] ", "", lines[-1]) if lines else f"status {status}"
             raise InputError(
                 f"cannot write {self._name}: ffmpeg: {said}; free some space or choose another"
                 " place with --out"
