@@ -152,7 +152,8 @@ def test_size_may_not_change(tmp_path):
 def test_ffmpegs_own_words_reach_the_user(tmp_path, monkeypatch, first):
     """A full disk while encoding is told in ffmpeg's words."""
     program = tmp_path / "ffmpeg"
-    program.write_text(f"#!/bin/sh\n{first}\necho first >&2\necho '[out#0/mp4 @ 0x5] No space left' >&2\nexit 1\n")
+    said = "echo first >&2\necho '[out#0/mp4 @ 0x5] No space left' >&2"
+    program.write_text(f"#!/bin/sh\n{first}\n{said}\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(program))
     out = tmp_path / "out"
