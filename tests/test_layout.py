@@ -17,7 +17,7 @@ ROWS = (
     {"errors"},
     {"structs", "files"},
     {"weights"},
-    {"body", "perception", "speech", "photo", "avatar_file"},
+    {"body", "perception", "speech", "photo", "avatar_file", "views"},
     {"reconstruction", "deformer", "drive"},
     {"animate"},
     {"losses", "metrics", "teachers", "export"},

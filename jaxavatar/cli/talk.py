@@ -1,0 +1,38 @@
+"""`jaxavatar talk`: a photo and a voice to a video, in one go."""
+
+import argparse
+import pathlib
+
+from jaxavatar.cli import animate, common, create
+
+
+def add_parser(commands: common.Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "talk",
+        help="make a photo talk, as a video (create and animate)",
+        description="Make an avatar from a photo and let it speak. --out is an MP4 file, or a"
+        " folder that gets video.mp4; the avatar and preview.png are written beside the video.",
+    )
+    parser.add_argument("photo", type=pathlib.Path, metavar="PHOTO")
+    parser.add_argument(
+        "--out", type=pathlib.Path, required=True, metavar="MP4|DIR", help="where to write"
+    )
+    create.add_options(parser)
+    animate.add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the avatar, let it speak, write both."""
+    out = arguments.out
+    video = common.video_file(out if out.suffix.lower() == ".mp4" else out / "video.mp4")
+    target, preview = create.places(video.parent, arguments.photo)
+    from jaxavatar.photo import load_photo
+
+    photo = load_photo(arguments.photo)
+    performance = animate.prepare(arguments)
+    avatar = create.make(photo, arguments, target, preview)
+    animate.render(avatar, performance, arguments, video)
+    print(target)
+    print(video)
