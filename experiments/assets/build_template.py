@@ -19,16 +19,17 @@ from jaxtyping import Float, Int
 
 from experiments.assets import phenotypes
 from experiments.assets.identity import identity_targets
-from experiments.assets.landmarks import find_landmarks
+from experiments.assets.landmarks import landmark_vertices
 from experiments.assets.makehuman import FACE_UNITS, Mesh, Wheel
 from experiments.assets.tpose import joint_regressor, joint_weights, t_pose
-from jaxavatar.body.skeleton import JOINTS, LANDMARKS, LEFT_HAND, RIGHT_HAND, VERTEX_GROUPS
+from jaxavatar.body.skeleton import JOINTS, LEFT_HAND, RIGHT_HAND, VERTEX_GROUPS
 from jaxavatar.files import replacing
 
 OUT = pathlib.Path(__file__).parents[2] / "jaxavatar/body/data/template.npz"
 UNIT = 2e-5  # metres per count of the stored int16 displacements
 N_BETAS, N_IDENTITY = 16, 64
 N_PEOPLE, N_HELD_OUT = 250, 50
+CLOSING = 0.04  # of the face unit mouthClose: MakeHuman's neutral lips stand a little apart
 MOVED = 5e-5  # metres: a vertex that moves less does not take part
 GROUPS = dict(
     zip(
@@ -69,7 +70,8 @@ def build(wheel: Wheel) -> dict[str, np.ndarray]:
 
     macros = phenotypes.macro_targets(wheel)
     factors, targets = list(macros), wheel.targets(list(macros.values()), n)
-    neutral = mesh.vertices + np.tensordot(phenotypes.coefficients(factors, {}), targets, 1)
+    mean = phenotypes.coefficients(factors, {})
+    neutral = mesh.vertices + np.tensordot(mean, targets, 1)
     bake = t_pose(neutral, regressor, weights)
 
     def packed(displacements: Float[np.ndarray, "K V 3"]) -> Float[np.ndarray, "K S 3"]:
@@ -81,10 +83,9 @@ def build(wheel: Wheel) -> dict[str, np.ndarray]:
     rest[:, 1] -= rest[: len(kept), 1].min()
     vertices, joints = rest[: len(kept)], rest[len(kept) :]
     macro = packed(targets)
-    neutral_coefficients = phenotypes.coefficients(factors, {})
 
     def person(phenotype: dict[str, float]) -> Float[np.ndarray, "S 3"]:
-        step = phenotypes.coefficients(factors, phenotype) - neutral_coefficients
+        step = phenotypes.coefficients(factors, phenotype) - mean
         return np.tensordot(step, macro, 1)
 
     directions = np.stack([person(p) for p in phenotypes.DIRECTIONS.values()])
@@ -96,25 +97,17 @@ def build(wheel: Wheel) -> dict[str, np.ndarray]:
     unit_names = wheel.names(FACE_UNITS)
     units = packed(wheel.targets(unit_names, n))[:, : len(kept)]
     unit_names = [name.rpartition("/")[2] for name in unit_names]
+    vertices += CLOSING * units[unit_names.index("mouthClose")]
 
-    groups = _vertex_groups(mesh, kept)
+    groups, skin_weights = _vertex_groups(mesh, kept), weights[kept]
     faces, faces_uv, uv = _triangles(mesh, kept)
-    sliders = identity_targets(wheel, n, packed, vertices, groups, weights[kept])
+    sliders = identity_targets(wheel, n, packed, vertices, groups, skin_weights)
     support = np.flatnonzero(np.linalg.norm(sliders[:, : len(kept)], axis=2).max(0) > MOVED)
     columns = np.concatenate([support, np.arange(len(kept), rest.shape[0])])
     identity = principal_directions(sliders[:, columns], N_IDENTITY) * np.sqrt(len(sliders))
     faces_drawn = rng.normal(size=(N_HELD_OUT, len(sliders)))
     report("identity", np.tensordot(faces_drawn, sliders[:, columns], 1), identity, len(support))
 
-    skin_weights = weights[kept]
-    landmarks = find_landmarks(
-        vertices,
-        joints,
-        skin_weights,
-        np.flatnonzero(groups == 0),
-        {"left": np.flatnonzero(groups == 1), "right": np.flatnonzero(groups == 2)},
-        dict(zip(unit_names, units, strict=True)),
-    )
     return {
         "unit": np.array(UNIT, np.float32),
         "vertices": vertices.astype(np.float32),
@@ -135,7 +128,7 @@ def build(wheel: Wheel) -> dict[str, np.ndarray]:
         "identity_vertices": support.astype(np.uint16),
         "identity_dirs": counts(identity[:, : len(support)]),
         "identity_joints": identity[:, len(support) :].astype(np.float32),
-        "landmarks": np.array([landmarks[name] for name in LANDMARKS], np.uint16),
+        "landmarks": landmark_vertices(kept, vertices).astype(np.uint16),
     }
 
 

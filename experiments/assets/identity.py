@@ -9,7 +9,7 @@ from experiments.assets.makehuman import MPFB, Wheel
 from jaxavatar.body.skeleton import JOINTS
 
 FOLDERS = ("head", "nose", "mouth", "eyes", "ears", "chin", "cheek", "forehead", "eyebrows")
-SPREAD = 0.3  # standard deviation of a slider
+SPREAD = 0.15  # standard deviation of a slider
 ASYMMETRY = 0.25  # how far left and right sliders differ, relative to what they share
 NEIGHBOURHOOD = 0.025  # metres around teeth and tongue whose motion they follow
 
