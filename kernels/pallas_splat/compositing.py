@@ -136,10 +136,10 @@ def _behind(through, alpha):
 
 
 def _composite_chunk(rows, alpha, through, sums):
-    """Draw G rows per lane; the barriers keep XLA from recomputing the chain per channel."""
+    """Draw G rows per lane."""
     chain = [through]
     for k in range(rows.shape[0]):
-        chain.append(lax.optimization_barrier(_behind(chain[-1], alpha[k])))
+        chain.append(_behind(chain[-1], alpha[k]))
     for k in range(rows.shape[0]):
         weight = jnp.where(chain[k + 1] > 0, chain[k] - chain[k + 1], 0)
         sums = sums + weight[:, None] * rows[k, :, ROW_ATTRIBUTES:, None]
@@ -150,10 +150,9 @@ def _chunk_vjp(rows, alpha, upstream, through, running, x, y):
     """Gradient rows of a chunk. `upstream` holds D channels and the total of w_j c_j."""
     upstream, total = upstream[:, :-1], upstream[:, -1]
     attributes = rows[..., ROW_ATTRIBUTES:]
-    pull = sum(
-        attributes[..., d : d + 1] * upstream[None, :, d] for d in range(attributes.shape[-1])
-    )
-    pull = lax.optimization_barrier(pull)
+    pull = jnp.zeros_like(alpha)
+    for d in range(upstream.shape[1]):
+        pull = pull + attributes[..., d : d + 1] * upstream[None, :, d]
 
     def draw(k, carry):
         through, running, weights, running_sums = carry

@@ -9,7 +9,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from pallas_splat.binning import Bins, Grid
@@ -112,13 +111,9 @@ def pixel_centres(grid: Grid, dtype) -> tuple[Float[Array, " P"], Float[Array, "
 def alphas(
     rows: Float[Array, "G B R"], x: Float[Array, " P"], y: Float[Array, " P"]
 ) -> Float[Array, "G B P"]:
-    """Evaluate every row in every pixel of its lane's tile.
-
-    The result is materialised: XLA would otherwise evaluate the exponential again for each of its
-    uses.
-    """
+    """Evaluate every row in every pixel of its lane's tile."""
     dx, dy = x - rows[..., 0:1], y - rows[..., 1:2]
     sigma = (0.5 * rows[..., 2:3]) * dx * dx + (0.5 * rows[..., 4:5]) * dy * dy
     sigma = sigma + rows[..., 3:4] * dx * dy
     alpha = jnp.minimum(rows[..., 5:6] * jnp.exp(jnp.minimum(-sigma, 0)), ALPHA_MAX)
-    return lax.optimization_barrier(jnp.where(alpha >= ALPHA_MIN, alpha, 0))
+    return jnp.where(alpha >= ALPHA_MIN, alpha, 0)

@@ -39,16 +39,17 @@ def project(gaussians: Gaussians, camera: Camera, config: Config) -> Projected:
         The 2D Gaussians. Entries that are not visible hold finite numbers without meaning.
     """
     view = [[camera.viewmat[i, j] for j in range(3)] for i in range(3)]
-    means = [gaussians.means[:, j] for j in range(3)]
+    means, scales = _columns(gaussians.means), _columns(gaussians.scales)
     x, y, z = (_dot(view[i], means) + camera.viewmat[i, 3] for i in range(3))
     beyond_near = z > camera.near
     inverse_z = 1.0 / jnp.where(beyond_near, z, 1.0)
 
     half = _view_jacobian(x, y, inverse_z, view, camera)
     if gaussians.linear is not None:
-        half = _matmul(half, [[gaussians.linear[:, i, j] for j in range(3)] for i in range(3)])
+        linear = _columns(gaussians.linear.reshape(-1, 9))
+        half = _matmul(half, [linear[:3], linear[3:6], linear[6:]])
     half = _matmul(half, rotations(gaussians.quats))
-    row_x, row_y = ([row[j] * gaussians.scales[:, j] for j in range(3)] for row in half)
+    row_x, row_y = ([row[j] * scales[j] for j in range(3)] for row in half)
 
     # The determinant of (row_x, row_y)(row_x, row_y)^T is the squared cross product (Lagrange): no
     # cancellation however thin the Gaussian, unlike xx * yy - xy * xy.
@@ -90,6 +91,21 @@ def attributes(
     return jnp.concatenate(parts if features is None else [*parts, features], axis=1)
 
 
+def shape_rows(projected: Projected) -> Float[Array, "N 6"]:
+    """Gather what alpha depends on: centre x, y, conic xx, xy, yy, opacity, in this order."""
+    return jnp.stack(
+        [
+            projected.x,
+            projected.y,
+            projected.conic_xx,
+            projected.conic_xy,
+            projected.conic_yy,
+            projected.opacity,
+        ],
+        axis=1,
+    )
+
+
 def rotations(quats: Float[Array, "N 4"]) -> Matrix:
     """Turn quaternions (wxyz, any norm) into rotation matrices.
 
@@ -101,7 +117,7 @@ def rotations(quats: Float[Array, "N 4"]) -> Matrix:
     Returns:
         3 x 3 entries, each an array of N.
     """
-    w, x, y, z = (quats[:, i] for i in range(4))
+    w, x, y, z = _columns(quats)
     squared = w * w + x * x + y * y + z * z
     inverse_norm = lax.rsqrt(jnp.where(squared > 0, squared, 1.0))
     w, x, y, z = (component * inverse_norm for component in (w, x, y, z))
@@ -110,6 +126,10 @@ def rotations(quats: Float[Array, "N 4"]) -> Matrix:
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
+
+
+def _columns(rows: Float[Array, "N D"]) -> list[Float[Array, " N"]]:
+    return [rows[:, j] for j in range(rows.shape[1])]
 
 
 def _view_jacobian(x, y, inverse_z, view: Matrix, camera: Camera) -> Matrix:

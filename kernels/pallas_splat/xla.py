@@ -6,7 +6,7 @@ cameras or scenes, the primitive runs for one after the other, as each of them f
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from pallas_splat.binning import Bins, Grid, bin_gaussians
 from pallas_splat.compositing import composite_tiles, composite_tiles_vjp
 from pallas_splat.config import Config
-from pallas_splat.project import attributes, project
+from pallas_splat.project import attributes, project, shape_rows
 from pallas_splat.structs import Camera, Composite, Gaussians, Info, Projected
 
 _TILES_PER_GAUSSIAN = 8
@@ -49,42 +49,13 @@ def composite(
     """
     projected = project(gaussians, camera, config)
     values = attributes(gaussians, projected, features)
-    table = _pack(
-        projected.x,
-        projected.y,
-        projected.conic_xx,
-        projected.conic_xy,
-        projected.conic_yy,
-        projected.opacity,
-        *jnp.unstack(values, axis=1),
-        jnp.ones_like(projected.x),
-    )
+    table = jnp.concatenate([shape_rows(projected), values, jnp.ones_like(values[:, :1])], axis=1)
     grid = Grid(camera.width, camera.height, config.tile)
     capacity = config.capacity or max(_TILES_PER_GAUSSIAN * len(table), _CAPACITY_MIN)
     sizes = _Sizes(grid, capacity, config)
-    out, info = _rasterize(table, lax.stop_gradient(projected), sizes)
+    rasterized: Any = _rasterize(table, lax.stop_gradient(projected), sizes)
+    out, info = rasterized
     return Composite(out[..., :-1], out[..., -1], info)
-
-
-@jax.custom_vjp
-def _pack(*columns):
-    """Stack columns of N into rows, [N, R].
-
-    The barriers keep XLA:CPU from fusing what computes the columns into the interleaving, and
-    likewise backward; it then computes everything once per column.
-    """
-    return lax.optimization_barrier(jnp.stack(lax.optimization_barrier(columns))).T
-
-
-def _pack_fwd(*columns):
-    return _pack(*columns), None
-
-
-def _pack_bwd(_, grad):
-    return tuple(lax.optimization_barrier(lax.optimization_barrier(grad).T))
-
-
-_pack.defvjp(_pack_fwd, _pack_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
