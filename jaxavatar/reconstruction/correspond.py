@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxavatar.body import JOINTS, BodyModel, load_face_landmarks
+from jaxavatar.body import JOINTS, BodyModel
+from jaxavatar.body.face_landmarks import load_face_landmarks
 from jaxavatar.structs import Findings
 
 # BlazePose index -> joint (the person's own left and right).
@@ -35,6 +36,7 @@ _FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 
 FACE_COUNT = 478
 _DEPTH_SHARE = 0.4
+_FACE_SHAPES = 32
 
 
 @flax.struct.dataclass
@@ -46,7 +48,7 @@ class LandmarkModel:
 
     Attributes:
         points: rest positions of the surface points (10 finger tips, then the face), metres.
-        betas: change of the surface points per unit of shape.
+        betas: change of the surface points per unit of shape: body, then face.
         expression: change of the surface points per face unit.
         weights: skinning weights of the surface points.
     """
@@ -102,9 +104,18 @@ def landmark_model(model: BodyModel) -> LandmarkModel:
 
     return LandmarkModel(
         points=gather(model.vertices, 0),
-        betas=gather(model.betas, 1),
+        betas=gather(shape_directions(model)[0], 1),
         expression=gather(model.expression_dirs, 1),
         weights=gather(model.weights, 0),
+    )
+
+
+def shape_directions(model: BodyModel) -> tuple[Float[Array, "B V 3"], Float[Array, "B J 3"]]:
+    """Return the shape directions a fit uses, body then face, and how the joints follow."""
+    face = slice(0, _FACE_SHAPES)
+    return (
+        jnp.concatenate([model.betas, model.identity_dirs[face]]),
+        jnp.concatenate([model.beta_joints, model.identity_joints[face]]),
     )
 
 
@@ -118,9 +129,7 @@ def _finger_tip(model: BodyModel, finger: str) -> int:
     return int(np.argmax(reach))
 
 
-def assemble(
-    joints: Float[Array, "J 3"], surface: Float[Array, "P 3"]
-) -> Float[Array, "L 3"]:
+def assemble(joints: Float[Array, "J 3"], surface: Float[Array, "P 3"]) -> Float[Array, "L 3"]:
     """Order posed joints and surface points as `Targets` does: pose, hands, face."""
     parts = [joints[joint_rows()]]
     for first_tip, side in ((0, "left"), (5, "right")):

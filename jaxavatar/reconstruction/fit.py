@@ -6,6 +6,8 @@ landmark errors over their deviations and priors over theirs, minimised by Leven
 Everything has a fixed size, whatever was detected: what was not seen weighs zero.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,7 @@ class BodyFit:
 
     Attributes:
         pose: rotations, translation and face units of the photo.
-        betas: shape.
+        betas: shape, along `correspond.shape_directions`.
         hands: logarithm of the size of the left and the right hand relative to the template's.
         K: intrinsics, pixels.
         error: root mean square distance of the seen landmarks, pixels: pose, hands, face.
@@ -65,7 +67,15 @@ def fit_body(model: BodyModel, findings: Findings, size: tuple[int, int]) -> Bod
     seen = correspond.targets(findings)
     landmarks = correspond.landmark_model(model)
     start = _first_guess(model, seen, K)
-    return _solve(landmarks, model.joints, model.beta_joints, seen, K, start)
+    return _solve(
+        landmarks,
+        model.joints,
+        correspond.shape_directions(model)[1],
+        seen,
+        K,
+        start,
+        len(model.betas),
+    )
 
 
 def posed_landmarks(
@@ -116,8 +126,8 @@ def resize_hands(
     return points, joints
 
 
-@jax.jit
-def _solve(landmarks, joints, beta_joints, seen, K, start) -> BodyFit:
+@functools.partial(jax.jit, static_argnames="n_body")
+def _solve(landmarks, joints, beta_joints, seen, K, start, n_body) -> BodyFit:
     """Run the fit; compiled once, since all shapes are fixed."""
     mean, sigma = (jnp.asarray(a) for a in _rotation_prior())
     n_betas = beta_joints.shape[0]
@@ -143,7 +153,7 @@ def _solve(landmarks, joints, beta_joints, seen, K, start) -> BodyFit:
 
     prior = np.full(3 * len(JOINTS) + 3 + n_betas + n_units + 2, _PRIOR_WEIGHT, np.float32)
     prior[3 * len(JOINTS) :][:3] = 0.0  # anywhere in front of the camera
-    prior[3 * len(JOINTS) + 3 :][:n_betas] = _SHAPE_WEIGHT
+    prior[3 * len(JOINTS) + 3 :][:n_body] = _SHAPE_WEIGHT
 
     def residuals(x: Array, stage: Array) -> Array:
         pose, betas, hands = unpack(x)
@@ -151,7 +161,7 @@ def _solve(landmarks, joints, beta_joints, seen, K, start) -> BodyFit:
         depth = jnp.maximum(points[:, 2], 0.1)
         pixels = points[:, :2] / depth[:, None] * K[0, 0] + K[:2, 2]
         flat = (pixels - seen.points) * (seen.weights * importance(stage))[:, None]
-        relief = (_relative_depth(depth) * K[0, 0] / depth.mean() - seen.depth)
+        relief = _relative_depth(depth) * K[0, 0] / depth.mean() - seen.depth
         relief = relief * seen.depth_weights * importance(stage)
         tolerance = 4.0 + 100.0 * (1.0 - stage)
         return jnp.concatenate(
@@ -253,7 +263,7 @@ def _limits(pose: BodyPose) -> Array:
 
 
 def _relative_depth(depth: Float[Array, " L"]) -> Float[Array, " L"]:
-    """Express depth relative to the shoulders, to each wrist and to the face's mean, as `Targets`."""
+    """Express depth relative to the shoulders, each wrist and the face, as `Targets` does."""
     pose, left, right, face = depth[:14], depth[14:35], depth[35:56], depth[56:]
     return jnp.concatenate(
         [pose - pose[0:2].mean(), left - left[0], right - right[0], face - face[:468].mean()]

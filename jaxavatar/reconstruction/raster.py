@@ -39,7 +39,9 @@ def rasterise(
     side = 2
     previous = 0
     while visible.any() and previous < extent[visible].max():
-        for chunk in _chunks(np.flatnonzero(visible & (extent > previous) & (extent <= side)), side):
+        for chunk in _chunks(
+            np.flatnonzero(visible & (extent > previous) & (extent <= side)), side
+        ):
             _draw(chunk, side, corners, low, depth, faces, size, best, owner, weights)
         previous, side = side, side * 2
     return owner.reshape(size), weights.reshape(height, width, 3)

@@ -1,0 +1,113 @@
+"""Photo to avatar: fit, place, paint, polish."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from jaxavatar.body import load_template
+from jaxavatar.reconstruction.assemble import assemble, carry_home
+from jaxavatar.reconstruction.fit import fit_body
+from jaxavatar.reconstruction.optimise import Target, optimise, psnr_inside, render_photo
+from jaxavatar.reconstruction.paint import bleed_free, paint
+from jaxavatar.reconstruction.place import Budget, place
+from jaxavatar.reconstruction.surface import build_surface
+from jaxavatar.structs import Avatar, Findings
+
+WORK_SIDE = 512
+"""Longer side of the picture the Gaussians are fitted to, pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Creation:
+    """A new avatar with what should be said about it.
+
+    Attributes:
+        avatar: the result.
+        report: plain numbers and sentences, for JSON.
+        target: the photo the avatar was fitted to, for comparing.
+    """
+
+    avatar: Avatar
+    report: dict[str, Any]
+    target: Target
+
+
+def create_avatar(
+    image: Float[np.ndarray, "H W 3"],
+    findings: Findings,
+    *,
+    steps: int = 200,
+    seed: int = 0,
+    budget: Budget = Budget(),
+    progress: Callable[[int, int, dict[str, float]], None] = lambda *_: None,
+) -> Creation:
+    """Make an avatar of the person in a photo.
+
+    Args:
+        image: the photo, [0, 1].
+        findings: from `perception.perceive` on this photo.
+        steps: of the optimisation.
+        seed: for the choice of points.
+        budget: how many Gaussians.
+        progress: called with (steps done, steps, {"psnr": ...}).
+    """
+    started = time.monotonic()
+    model = load_template()
+    size = (image.shape[0], image.shape[1])
+    fit = fit_body(model, findings, size)
+    surface = build_surface(model, fit, findings.face)
+
+    photo, matte, scale = _resize(image, findings.matte)
+    K = np.asarray(fit.K, float) * [[scale], [scale], [1.0]]
+    placement = place(model, surface, K, matte, budget, np.random.default_rng(seed))
+    canonical, _, _ = carry_home(model, surface, placement)
+    colors = paint(model, placement, canonical, photo, matte)
+    avatar, face = assemble(model, fit, surface, placement, colors, size)
+    # Where the matte is soft the photo holds background: the target there is the person's colour.
+    clean = np.where((matte > 0.95)[..., None], photo, bleed_free(photo, matte))
+    target = Target(
+        photo=jnp.asarray(clean, jnp.float32),
+        matte=jnp.asarray(matte, jnp.float32),
+        K=jnp.asarray(K, jnp.float32),
+        face=jnp.asarray(face, jnp.float32),
+    )
+    avatar = optimise(avatar, target, steps, progress)
+    shown = render_photo(avatar, target, jnp.ones(3))
+    pose, hands, face_error = (float(e) for e in fit.error)
+    report = {
+        "psnr_inside_matte": float(psnr_inside(shown, target)),
+        "psnr_size": [int(s) for s in matte.shape],
+        "gaussians": int((np.asarray(avatar.opacities) > 0).sum()),
+        "landmark_error_pixels": {"pose": pose, "hands": hands, "face": face_error},
+        "found": {
+            "face": findings.face is not None,
+            "left_hand": findings.left_hand is not None,
+            "right_hand": findings.right_hand is not None,
+        },
+        "messages": list(findings.messages),
+        "seconds": time.monotonic() - started,
+    }
+    return Creation(avatar=avatar, report=report, target=target)
+
+
+def _resize(image: np.ndarray, matte: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Shrink photo and matte to `WORK_SIDE` (never enlarge); return the scale too."""
+    height, width = matte.shape
+    scale = min(1.0, WORK_SIDE / max(height, width))
+    size = (round(width * scale), round(height * scale))
+
+    def channel(c: np.ndarray) -> np.ndarray:
+        return np.asarray(
+            Image.fromarray(c.astype(np.float32)).resize(
+                size, Image.Resampling.LANCZOS, reducing_gap=3
+            )
+        )
+
+    photo = np.stack([channel(image[..., c]) for c in range(3)], -1).clip(0, 1)
+    return photo, channel(matte).clip(0, 1), scale

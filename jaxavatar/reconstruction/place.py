@@ -1,0 +1,294 @@
+"""Place Gaussians: one per pixel where the photo sees the person, the template's surface elsewhere.
+
+All arrays here are host arrays, made once per photo. The counts are fixed budgets, so that every
+avatar has the same shapes and nothing is compiled anew for another photo.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import ndimage
+
+from jaxavatar.body import REGIONS, BodyModel
+from jaxavatar.reconstruction.raster import rasterise
+from jaxavatar.reconstruction.surface import Surface
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How many Gaussians: seen in the photo and not, per region (face, hand, body)."""
+
+    seen: tuple[int, int, int] = (9000, 2500, 16500)
+    unseen: tuple[int, int, int] = (4000, 1500, 6500)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where Gaussians stand on the surface, grouped by region: face, hand, body.
+
+    Attributes:
+        corners: vertices of the triangle each one belongs to.
+        mix: barycentric weights.
+        shift: from the surface point to the Gaussian, posed as in the photo, world metres.
+        normals: outward, posed, world.
+        sizes: standard deviation along the surface, metres.
+        slant: how much longer it is along the steepest direction, at least 1: one pixel covers
+            more of a surface seen at a grazing angle.
+        pixel: (x, y) in the photo; NaN where the photo does not see the point.
+        seen: whether the photo sees it.
+        region: index into (face, hand, body).
+    """
+
+    corners: Int[np.ndarray, "N 3"]
+    mix: Float[np.ndarray, "N 3"]
+    shift: Float[np.ndarray, "N 3"]
+    normals: Float[np.ndarray, "N 3"]
+    sizes: Float[np.ndarray, " N"]
+    slant: Float[np.ndarray, " N"]
+    pixel: Float[np.ndarray, "N 2"]
+    seen: np.ndarray
+    region: Int[np.ndarray, " N"]
+
+
+ORDER = ("face", "hand", "body")
+
+
+def place(
+    model: BodyModel,
+    surface: Surface,
+    K: Float[np.ndarray, "3 3"],
+    matte: Float[np.ndarray, "H W"],
+    budget: Budget,
+    rng: np.random.Generator,
+) -> Placement:
+    """Choose the Gaussians of an avatar.
+
+    Args:
+        model: the body.
+        surface: the person's mesh.
+        K: intrinsics for the size of `matte`.
+        matte: the person's coverage in the photo, [0, 1].
+        budget: counts per region.
+        rng: for the choice of points.
+    """
+    view = _look(model, surface, K, matte)
+    region = _vertex_order(model)
+    parts = []
+    for k in range(len(ORDER)):
+        parts.append(_seen(view, region, k, budget.seen[k], rng))
+        parts.append(_unseen(model, view, region, k, budget.unseen[k], rng))
+    fields = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return Placement(*fields)
+
+
+def _vertex_order(model: BodyModel) -> Int[np.ndarray, " V"]:
+    """Return each vertex's index into `ORDER`."""
+    names = np.array([ORDER.index(name) for name in REGIONS])
+    return names[np.asarray(model.region)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """The photo's view of the mesh, per pixel of the matte."""
+
+    vertices: np.ndarray  # posed, world
+    normals: np.ndarray  # of vertices
+    faces: np.ndarray
+    K: np.ndarray
+    inside: np.ndarray  # matte > 0.5
+    depth: np.ndarray  # of what the pixel shows, metres
+    corners: np.ndarray  # H W 3, nearest mesh triangle also outside the mesh
+    mix: np.ndarray
+    covered: np.ndarray  # mesh under the pixel
+    to_person: np.ndarray  # 2 H W, nearest pixel inside
+
+
+def _look(model: BodyModel, surface: Surface, K: np.ndarray, matte: np.ndarray) -> _View:
+    vertices, faces = np.asarray(surface.posed, float), np.asarray(model.faces)
+    pixels = _project(vertices, K)
+    owner, weights = rasterise(pixels, vertices[:, 2], faces, matte.shape)
+    inside = matte > 0.5
+    covered = (owner >= 0) & inside
+    # Hair and loose cloth lie outside the mesh: they belong to the nearest mesh pixel.
+    nearest = ndimage.distance_transform_edt(~covered, return_distances=False, return_indices=True)
+    owner, weights = owner[tuple(nearest)], weights[tuple(nearest)]
+    corners = faces[owner]
+    depth = (vertices[corners, 2] * weights).sum(-1)
+    depth = np.where(covered, depth, _bulge(depth, covered, inside, K))
+    to_person = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
+    return _View(
+        vertices=vertices,
+        normals=_vertex_normals(vertices, faces),
+        faces=faces,
+        K=K,
+        inside=inside,
+        depth=depth,
+        corners=corners,
+        mix=weights,
+        covered=covered,
+        to_person=to_person,
+    )
+
+
+def _bulge(depth: np.ndarray, covered: np.ndarray, inside: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """Depth of pixels outside the mesh: round towards the matte's border, like a pillow."""
+    border = ndimage.distance_transform_edt(inside)
+    mesh = ndimage.distance_transform_edt(~covered)
+    metres = depth / K[0, 0]
+    across = (border + mesh) * metres  # thickness of the rim between mesh and border
+    height = np.sqrt(np.maximum(across**2 - (mesh * metres) ** 2, 0.0))
+    return depth - 0.5 * np.minimum(height, 0.06)
+
+
+def _seen(view: _View, region: np.ndarray, k: int, count: int, rng: np.random.Generator) -> tuple:
+    """Choose pixels of one region, as evenly as the budget allows."""
+    owner_region = region[view.corners[..., 0]]
+    ys, xs = np.nonzero(view.inside & (owner_region == k))
+    if len(xs) == 0:
+        return _empty(count, k)
+    area = len(xs)
+    step = np.sqrt(area / count)
+    x, y = _lattice(xs, ys, view.inside & (owner_region == k), step, rng)
+    chosen = _exactly(len(x), count, rng)
+    x, y, padded = x[chosen[0]], y[chosen[0]], chosen[1]
+    ix = np.clip(x.astype(int), 0, view.inside.shape[1] - 1)
+    iy = np.clip(y.astype(int), 0, view.inside.shape[0] - 1)
+    depth = _sample(view.depth, x, y)
+    point = np.stack([x, y, np.ones_like(x)], 1) @ np.linalg.inv(view.K).T * depth[:, None]
+    corners, mix = view.corners[iy, ix], view.mix[iy, ix]
+    surface_point = (view.vertices[corners] * mix[:, :, None]).sum(1)
+    normals = _unit((view.normals[corners] * mix[:, :, None]).sum(1))
+    normals = np.where((normals[:, 2] < 0)[:, None], normals, normals * [1, 1, -1])
+    sizes = np.where(padded, 0.0, 0.55 * step * depth / view.K[0, 0])
+    slant = 1.0 / np.clip(-(normals * _unit(point)).sum(1), 0.3, 1.0)
+    return (
+        corners,
+        mix,
+        point - surface_point,
+        normals,
+        sizes,
+        slant,
+        np.stack([x, y], 1),
+        ~padded,
+        np.full(count, k),
+    )
+
+
+def _unseen(
+    model: BodyModel,
+    view: _View,
+    region: np.ndarray,
+    k: int,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple:
+    """Sample the template's surface where the photo does not see it, denser where it unfolds."""
+    faces = view.faces[region[view.faces[:, 0]] == k]
+    a, b, c = (view.vertices[faces[:, i]] for i in range(3))
+    area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    motion = np.abs(np.asarray(model.expression_dirs)).max((0, 2))
+    weight = area * (1.0 + 400.0 * motion[faces].mean(1))
+    draws = rng.choice(len(faces), size=6 * count, p=weight / weight.sum())
+    u = np.sqrt(rng.random(len(draws)))
+    v = rng.random(len(draws))
+    mix = np.stack([1 - u, u * (1 - v), u * v], 1)
+    corners = faces[draws]
+    point = (view.vertices[corners] * mix[:, :, None]).sum(1)
+    normals = _unit((view.normals[corners] * mix[:, :, None]).sum(1))
+
+    x, y = _project(point, view.K).T
+    height, width = view.inside.shape
+    framed = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    ix, iy = np.clip(x.astype(int), 0, width - 1), np.clip(y.astype(int), 0, height - 1)
+    visible = framed & view.covered[iy, ix] & (point[:, 2] < view.depth[iy, ix] + 0.004)
+    keep = np.flatnonzero(~visible)
+    if len(keep) == 0:
+        return _empty(count, k)
+    index, padded = _exactly(len(keep), count, rng)
+    keep = keep[index]
+
+    shift = np.zeros((count, 3))
+    outside = framed[keep] & ~view.inside[iy[keep], ix[keep]]
+    # The template may be wider than the person: pull what would stick out behind the person.
+    ty, tx = view.to_person[:, iy[keep], ix[keep]]
+    depth = point[keep, 2]
+    shift[:, 0] = np.where(outside, (tx + 0.5 - x[keep]) * depth / view.K[0, 0], 0.0)
+    shift[:, 1] = np.where(outside, (ty + 0.5 - y[keep]) * depth / view.K[1, 1], 0.0)
+    shift[:, 2] = np.where(outside, 0.01, 0.0)
+    # Points per square metre: the budget over the hidden area, weighted as the draws were.
+    hidden_weight = weight.sum() * np.mean(~visible)
+    density = min(count, np.sum(~visible)) * weight[draws[keep]] / area[draws[keep]] / hidden_weight
+    sizes = 0.6 / np.sqrt(density)
+    return (
+        corners[keep],
+        mix[keep],
+        shift,
+        normals[keep],
+        np.where(padded, 0.0, np.minimum(sizes, 0.02)),
+        np.ones(count),
+        np.full((count, 2), np.nan),
+        np.zeros(count, bool),
+        np.full(count, k),
+    )
+
+
+def _lattice(
+    xs: np.ndarray, ys: np.ndarray, mask: np.ndarray, step: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a jittered lattice of spacing `step` pixels that fall into `mask`."""
+    gx = np.arange(xs.min(), xs.max() + 1, step)
+    gy = np.arange(ys.min(), ys.max() + 1, step)
+    x, y = (g.ravel() for g in np.meshgrid(gx + step / 2, gy + step / 2))
+    x = x + rng.uniform(-0.2, 0.2, x.shape) * step
+    y = y + rng.uniform(-0.2, 0.2, y.shape) * step
+    ok = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
+    x, y = x[ok], y[ok]
+    ok = mask[y.astype(int), x.astype(int)]
+    return x[ok], y[ok]
+
+
+def _exactly(available: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return `count` indices below `available` and which of them are padding (repeats)."""
+    if available >= count:
+        return np.sort(rng.choice(available, count, replace=False)), np.zeros(count, bool)
+    index = np.concatenate([np.arange(available), np.zeros(count - available, int)])
+    return index, np.arange(count) >= available
+
+
+def _empty(count: int, k: int) -> tuple:
+    """Stand in for a region the photo or the template does not have: nothing is drawn."""
+    return (
+        np.zeros((count, 3), int),
+        np.tile([1.0, 0.0, 0.0], (count, 1)),
+        np.zeros((count, 3)),
+        np.tile([0.0, 0.0, -1.0], (count, 1)),
+        np.zeros(count),
+        np.ones(count),
+        np.full((count, 2), np.nan),
+        np.zeros(count, bool),
+        np.full(count, k),
+    )
+
+
+def _project(points: np.ndarray, K: np.ndarray) -> np.ndarray:
+    depth = np.maximum(points[:, 2:], 1e-3)
+    return points[:, :2] / depth * [K[0, 0], K[1, 1]] + K[:2, 2]
+
+
+def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Read an image at pixel positions (centres at +0.5), bilinearly."""
+    return ndimage.map_coordinates(image, [y - 0.5, x - 0.5], order=1, mode="nearest")
+
+
+def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    area = np.cross(b - a, c - a)
+    total = np.zeros_like(vertices)
+    for i in range(3):
+        np.add.at(total, faces[:, i], area)
+    return _unit(total)
+
+
+def _unit(v: np.ndarray) -> np.ndarray:
+    return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)
