@@ -18,6 +18,7 @@ from pallas_splat.validate import validate
 BACKENDS = {
     "reference": "pallas_splat.reference",
     "xla": "pallas_splat.xla",
+    "native": "pallas_splat.native",
 }
 """Modules by backend name, imported on first use; each has a function `composite`."""
 
@@ -59,7 +60,8 @@ def render(
         NotImplementedError: the named backend does not run on this machine.
     """
     validate(gaussians, camera, features, background)
-    backend = default_backend() if backend is None else backend
+    if backend is None:
+        backend = default_backend(gaussians.means.dtype)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {sorted(BACKENDS)} or None, got {backend!r}")
     config = Config() if config is None else config
@@ -96,9 +98,20 @@ def estimate_capacity(
     return max(-(-int(needed * margin) // _CAPACITY_STEP), 1) * _CAPACITY_STEP
 
 
-def default_backend() -> str:
-    """Name the fastest backend that runs on JAX's default device."""
-    return "xla"
+def available(backend: str) -> bool:
+    """Return whether a backend runs on JAX's default device; asking for "native" compiles it."""
+    if backend != "native":
+        return backend in BACKENDS
+    return jax.default_backend() == "cpu" and _engine(backend).available()
+
+
+def default_backend(dtype=jnp.float32) -> str:
+    """Name the fastest backend that runs on JAX's default device for a type of numbers."""
+    return "native" if dtype == jnp.float32 and available("native") else "xla"
+
+
+def _engine(backend: str):
+    return importlib.import_module(BACKENDS[backend])
 
 
 @functools.partial(jax.jit, static_argnames=("backend", "config"))
@@ -106,8 +119,7 @@ def _render(gaussians, camera, features, background, *, backend: str, config: Co
     if gaussians.means.shape[0] == 0:
         layers = _nothing(gaussians, camera, features)
     else:
-        engine = importlib.import_module(BACKENDS[backend])
-        layers = engine.composite(gaussians, camera, features, config)
+        layers = _engine(backend).composite(gaussians, camera, features, config)
     image = layers.values[..., :3]
     if background is not None:
         image = image + (1 - layers.alpha)[..., None] * background
