@@ -8,14 +8,21 @@
 
 namespace {
 
-struct Column {
-  Floats dx;    // Offset of the pixel centres from the splat's centre.
-  Floats a_dx2, b_dx;
-};
-
-inline Column column_at(const Splat& s, int x) {
-  const Floats dx = lane_numbers() + (static_cast<float>(x) + 0.5f - s.u);
-  return {dx, s.a * dx * dx, s.b * dx};
+// Calls visit(p, dx, dy, power) for every vector of a splat's pixels in a band: p points to its
+// first pixel in the first plane, power is log2 of the visibility. `row` is the distance of rows.
+template <typename Visit>
+inline void visit_pixels(const Splat& s, const Band& band, size_t row, Visit visit) {
+  const int y0 = s.y0 > band.y0 ? s.y0 : band.y0, y1 = s.y1 < band.y1 ? s.y1 : band.y1;
+  const Floats c = broadcast(s.c);
+  for (int x = s.x0; x < s.x1; x += kLanes) {
+    const Floats dx = lane_numbers() + (static_cast<float>(x) + 0.5f - s.u);
+    const Floats a_dx2 = s.a * dx * dx, b_dx = s.b * dx;
+    Floats dy = broadcast(static_cast<float>(y0) + 0.5f - s.v);
+    float* p = band.planes + (y0 - band.y0) * row + x;
+    for (int y = y0; y < y1; ++y, p += row, dy += 1.f) {
+      visit(p, dx, dy, a_dx2 + dy * (b_dx + c * dy));
+    }
+  }
 }
 
 // Alpha before the cap, and after the cap and the cut.
@@ -23,17 +30,12 @@ struct Alpha {
   Floats raw, used;
 };
 
-inline Alpha alpha_at(const Splat& s, const Column& column, float dy) {
-  Floats power = column.a_dx2 + (column.b_dx * dy + s.c * dy * dy);
-  power = power < 0.f ? power : Floats{};
-  power = power > -100.f ? power : broadcast(-100.f);
-  const Floats raw = s.opacity * exp2(power);
-  const Floats capped = raw < kAlphaMax ? raw : broadcast(kAlphaMax);
+inline Alpha alpha_at(Floats opacity, Floats power) {
+  power = larger(smaller(power, Floats{}), broadcast(-100.f));
+  const Floats raw = opacity * exp2(power);
+  const Floats capped = smaller(raw, broadcast(kAlphaMax));
   return {raw, capped >= kAlphaMin ? capped : Floats{}};
 }
-
-inline int clip_above(int y, int low) { return y < low ? low : y; }
-inline int clip_below(int y, int high) { return y > high ? high : y; }
 
 // kStatic is the number of channels where it is known, so that loops over channels unroll, or 0.
 template <int kStatic>
@@ -44,24 +46,21 @@ void forward(const Band& band) {
     const uint32_t member = band.members[i];
     const Splat& s = band.splats[member];
     const float* color = band.colors + static_cast<size_t>(member) * channels;
-    const int y0 = clip_above(s.y0, band.y0), y1 = clip_below(s.y1, band.y1);
-    for (int x = s.x0; x < s.x1; x += kLanes) {
-      const Column column = column_at(s, x);
-      float* p = band.planes + (y0 - band.y0) * row + x;
-      for (int y = y0; y < y1; ++y, p += row) {
-        const Floats t = load(p);
-        if (all_negative(t)) continue;
-        const Floats alpha = alpha_at(s, column, y + 0.5f - s.v).used;
-        Floats weight = alpha * t;
-        const Floats next = t - weight;
-        weight = next > kTransmittanceMin ? weight : Floats{};
-        store(p, next > kTransmittanceMin ? next : negative(t));
-        for (int c = 0; c < channels; ++c) {
-          float* q = p + (1 + c) * stride;
-          store(q, load(q) + weight * color[c]);
-        }
+    const Floats opacity = broadcast(s.opacity);
+    Floats shades[kStatic ? kStatic : 1];
+    for (int c = 0; c < kStatic; ++c) shades[c] = broadcast(color[c]);
+    visit_pixels(s, band, row, [&](float* p, Floats, Floats, Floats power) {
+      const Floats t = load(p);
+      if (all_negative(t)) return;
+      Floats weight = alpha_at(opacity, power).used * t;
+      const Floats next = t - weight;
+      weight = next > kTransmittanceMin ? weight : Floats{};
+      store(p, next > kTransmittanceMin ? next : negative(t));
+      for (int c = 0; c < channels; ++c) {
+        float* q = p + (1 + c) * stride;
+        store(q, load(q) + weight * (kStatic ? shades[c] : broadcast(color[c])));
       }
-    }
+    });
   }
 }
 
@@ -77,41 +76,36 @@ void backward(const Band& band, float* gradient_rows, float* scratch) {
     const uint32_t member = band.members[i];
     const Splat& s = band.splats[member];
     const float* color = band.colors + static_cast<size_t>(member) * channels;
-    const int y0 = clip_above(s.y0, band.y0), y1 = clip_below(s.y1, band.y1);
     Floats m0{}, mx{}, my{}, mxx{}, mxy{}, myy{};
     for (int c = 0; c < channels; ++c) color_sums[c] = Floats{};
-    for (int x = s.x0; x < s.x1; x += kLanes) {
-      const Column column = column_at(s, x);
-      float* p = band.planes + (y0 - band.y0) * row + x;
-      for (int y = y0; y < y1; ++y, p += row) {
-        const Floats t = load(p);
-        if (all_negative(t)) continue;
-        const float dy = y + 0.5f - s.v;
-        Alpha alpha = alpha_at(s, column, dy);
-        Floats weight = alpha.used * t;
-        const Floats next = t - weight;
-        weight = next > kTransmittanceMin ? weight : Floats{};
-        alpha.used = next > kTransmittanceMin ? alpha.used : Floats{};
-        store(p, next > kTransmittanceMin ? next : negative(t));
-        Floats shade{};
-        for (int c = 0; c < channels; ++c) {
-          const Floats g = load(p + (2 + c) * stride);
-          shade += g * color[c];
-          color_sums[c] += weight * g;
-        }
-        const Floats ahead = weight * shade, behind = load(p + stride) - ahead;
-        store(p + stride, behind);
-        Floats d = behind * alpha.used / (1.f - alpha.used) - ahead;
-        d = alpha.raw < kAlphaMax ? d : Floats{};
-        const Floats d_dx = d * column.dx, d_dy = d * dy;
-        m0 += d;
-        mx += d_dx;
-        my += d_dy;
-        mxx += d_dx * column.dx;
-        mxy += d_dx * dy;
-        myy += d_dy * dy;
+    const Floats opacity = broadcast(s.opacity);
+    visit_pixels(s, band, row, [&](float* p, Floats dx, Floats dy, Floats power) {
+      const Floats t = load(p);
+      if (all_negative(t)) return;
+      Alpha alpha = alpha_at(opacity, power);
+      Floats weight = alpha.used * t;
+      const Floats next = t - weight;
+      weight = next > kTransmittanceMin ? weight : Floats{};
+      alpha.used = next > kTransmittanceMin ? alpha.used : Floats{};
+      store(p, next > kTransmittanceMin ? next : negative(t));
+      Floats shade{};
+      for (int c = 0; c < channels; ++c) {
+        const Floats g = load(p + (2 + c) * stride);
+        shade += g * color[c];
+        color_sums[c] += weight * g;
       }
-    }
+      const Floats ahead = weight * shade, behind = load(p + stride) - ahead;
+      store(p + stride, behind);
+      Floats d = behind * alpha.used / (1.f - alpha.used) - ahead;
+      d = alpha.raw < kAlphaMax ? d : Floats{};
+      const Floats d_dx = d * dx, d_dy = d * dy;
+      m0 += d;
+      mx += d_dx;
+      my += d_dy;
+      mxx += d_dx * dx;
+      mxy += d_dx * dy;
+      myy += d_dy * dy;
+    });
     const size_t touched = s.gradient_row + (band.index - s.y0 / kBandRows);
     float* out = gradient_rows + touched * (kMoments + channels);
     out[0] = sum(m0);

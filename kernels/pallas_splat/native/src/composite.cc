@@ -124,8 +124,9 @@ void backward_view(const View& view, Team& team, const Cotangents& at, const Gra
     std::fill_n(p, view.count, 0.f);  // Gaussians without a splat.
   }
   std::fill_n(to.colors, view.count * view.channels, 0.f);
-  team.run_ranges(plan.splats.size(), 4096, [&](size_t begin, size_t end) {
-    reduce(view, plan, rows.get(), begin, end, to);
+  const size_t n = plan.splats.size();
+  team.run((n + kPiece - 1) / kPiece, [&](size_t piece) {
+    reduce(view, plan, rows.get(), piece * kPiece, std::min((piece + 1) * kPiece, n), to);
   });
 }
 
@@ -179,7 +180,7 @@ ffi::Error forward(ffi::ThreadPool pool, Array x, Array y, Array conic_xx, Array
                    Array conic_yy, Array opacity, Array depth, Array extent_x, Array extent_y,
                    Mask visible, Array colors, int64_t threads, Out values, Out alpha) {
   const Inputs inputs{x,       y,     conic_xx, conic_xy, conic_yy, opacity,
-                      depth, extent_x, extent_y, visible,  colors};
+                      depth, extent_x, extent_y, visible, colors};
   const auto shape = values->dimensions();
   const size_t rank = shape.size(), height = shape[rank - 3], width = shape[rank - 2];
   const size_t views = alpha->element_count() / (height * width);
@@ -197,7 +198,7 @@ ffi::Error backward(ffi::ThreadPool pool, Array x, Array y, Array conic_xx, Arra
                     Array d_alpha, int64_t threads, Out d_x, Out d_y, Out d_conic_xx,
                     Out d_conic_xy, Out d_conic_yy, Out d_opacity, Out d_colors) {
   const Inputs inputs{x,       y,     conic_xx, conic_xy, conic_yy, opacity,
-                      depth, extent_x, extent_y, visible,  colors};
+                      depth, extent_x, extent_y, visible, colors};
   const auto shape = values.dimensions();
   const size_t rank = shape.size(), height = shape[rank - 3], width = shape[rank - 2];
   const size_t views = alpha.element_count() / (height * width);

@@ -41,12 +41,30 @@ struct Plan {
   }
 };
 
-// Pixels whose centre lies within `extent` of `centre`, clipped to [0, size); empty for NaN.
+// Pixels whose centre lies within `extent` of `centre`, clipped to [0, size); false where none.
 inline bool pixel_range(float centre, float extent, int size, int32_t& begin, int32_t& end) {
   const float low = std::ceil(centre - extent - 0.5f), high = std::floor(centre + extent + 0.5f);
   if (!(low < static_cast<float>(size) && high > 0.f && low < high)) return false;
   begin = low > 0.f ? static_cast<int32_t>(low) : 0;
   end = high < static_cast<float>(size) ? static_cast<int32_t>(high) : size;
+  return true;
+}
+
+// Describes Gaussian i; returns false where it touches no pixel or is not finite.
+inline bool describe(const View& view, size_t i, Splat& s) {
+  constexpr float kLog2E = 1.4426950408889634f;
+  if (!view.visible[i] || !(view.depth[i] > 0.f) || !std::isfinite(view.depth[i])) return false;
+  s.u = view.x[i];
+  s.v = view.y[i];
+  if (!pixel_range(s.u, view.extent_x[i], view.width, s.x0, s.x1)) return false;
+  if (!pixel_range(s.v, view.extent_y[i], view.height, s.y0, s.y1)) return false;
+  const float xx = view.conic_xx[i], xy = view.conic_xy[i], yy = view.conic_yy[i];
+  if (!std::isfinite(xx + xy + yy)) return false;
+  s.a = -0.5f * kLog2E * xx;
+  s.b = -kLog2E * xy;
+  s.c = -0.5f * kLog2E * yy;
+  s.opacity = view.opacity[i];
+  s.source = static_cast<uint32_t>(i);
   return true;
 }
 
@@ -74,17 +92,29 @@ inline void sort_by_key(std::vector<uint32_t>& key, std::vector<uint32_t>& index
   }
 }
 
+constexpr size_t kPiece = 4096;  // Gaussians per parallel job.
+
 inline Plan make_plan(const View& view, Team& team) {
+  // Each piece of the Gaussians is described on its own; the pieces are then closed up.
+  std::vector<Splat> described(view.count);
+  std::vector<size_t> counts(view.count / kPiece + 1);
+  team.run(counts.size(), [&](size_t piece) {
+    const size_t begin = piece * kPiece, end = std::min(begin + kPiece, view.count);
+    size_t n = begin;
+    for (size_t i = begin; i < end; ++i) n += describe(view, i, described[n]);
+    counts[piece] = n - begin;
+  });
   // Positive floats compare as their bits do, so the depth itself is the sorting key.
   std::vector<uint32_t> key, index;
   key.reserve(view.count);
   index.reserve(view.count);
-  for (size_t i = 0; i < view.count; ++i) {
-    if (!view.visible[i] || !(view.depth[i] > 0.f) || !std::isfinite(view.depth[i])) continue;
-    uint32_t bits;
-    std::memcpy(&bits, &view.depth[i], sizeof bits);
-    key.push_back(bits);
-    index.push_back(static_cast<uint32_t>(i));
+  for (size_t piece = 0; piece < counts.size(); ++piece) {
+    for (size_t i = piece * kPiece; i < piece * kPiece + counts[piece]; ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, &view.depth[described[i].source], sizeof bits);
+      key.push_back(bits);
+      index.push_back(static_cast<uint32_t>(i));
+    }
   }
   sort_by_key(key, index);
 
@@ -92,23 +122,11 @@ inline Plan make_plan(const View& view, Team& team) {
   const size_t n = index.size(), channels = view.channels;
   plan.splats.resize(n);
   plan.colors.resize(n * channels);
-  team.run_ranges(n, 4096, [&](size_t begin, size_t end) {
-    constexpr float kLog2E = 1.4426950408889634f;
-    for (size_t j = begin; j < end; ++j) {
-      const size_t i = index[j];
-      Splat s{};
-      s.u = view.x[i];
-      s.v = view.y[i];
-      s.a = -0.5f * kLog2E * view.conic_xx[i];
-      s.b = -kLog2E * view.conic_xy[i];
-      s.c = -0.5f * kLog2E * view.conic_yy[i];
-      s.opacity = view.opacity[i];
-      s.source = static_cast<uint32_t>(i);
-      const bool inside = pixel_range(s.u, view.extent_x[i], view.width, s.x0, s.x1) &&
-                          pixel_range(s.v, view.extent_y[i], view.height, s.y0, s.y1);
-      if (!inside) s.x0 = s.x1 = s.y0 = s.y1 = 0;
+  team.run((n + kPiece - 1) / kPiece, [&](size_t piece) {
+    for (size_t j = piece * kPiece; j < std::min((piece + 1) * kPiece, n); ++j) {
+      const Splat& s = described[index[j]];
       plan.splats[j] = s;
-      std::copy_n(view.colors + i * channels, channels, plan.colors.data() + j * channels);
+      std::copy_n(view.colors + s.source * channels, channels, plan.colors.data() + j * channels);
     }
   });
 

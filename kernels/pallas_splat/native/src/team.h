@@ -41,12 +41,6 @@ class Team {
     if (loop->out_of_memory) throw std::bad_alloc();
   }
 
-  // Splits [0, count) into pieces of at least `grain` and calls job(begin, end) on each.
-  void run_ranges(size_t count, size_t grain, const std::function<void(size_t, size_t)>& job) {
-    const size_t pieces = std::max<size_t>(std::min<size_t>(4 * size_, count / grain), 1);
-    run(pieces, [&](size_t i) { job(count * i / pieces, count * (i + 1) / pieces); });
-  }
-
  private:
   // Outlives run() in helpers that the pool starts late; those find nothing left to do.
   struct Loop {

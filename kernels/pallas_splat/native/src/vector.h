@@ -35,6 +35,8 @@ inline Floats lane_numbers() {
 
 inline Floats load(const float* p) { return (Floats)_mm256_loadu_ps(p); }
 inline void store(float* p, Floats x) { _mm256_storeu_ps(p, (__m256)x); }
+inline Floats larger(Floats x, Floats y) { return (Floats)_mm256_max_ps((__m256)x, (__m256)y); }
+inline Floats smaller(Floats x, Floats y) { return (Floats)_mm256_min_ps((__m256)x, (__m256)y); }
 inline bool all_negative(Floats x) { return _mm256_movemask_ps((__m256)x) == 0xFF; }
 inline float sum(Floats x) {
   const __m256 v = (__m256)x;
@@ -47,6 +49,8 @@ inline float sum(Floats x) {
 
 inline Floats load(const float* p) { return (Floats)_mm_loadu_ps(p); }
 inline void store(float* p, Floats x) { _mm_storeu_ps(p, (__m128)x); }
+inline Floats larger(Floats x, Floats y) { return (Floats)_mm_max_ps((__m128)x, (__m128)y); }
+inline Floats smaller(Floats x, Floats y) { return (Floats)_mm_min_ps((__m128)x, (__m128)y); }
 inline bool all_negative(Floats x) { return _mm_movemask_ps((__m128)x) == 0xF; }
 inline float sum(Floats x) {
   __m128 s = (__m128)x;
@@ -59,6 +63,8 @@ inline float sum(Floats x) {
 typedef float LooseFloats __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 inline Floats load(const float* p) { return *reinterpret_cast<const LooseFloats*>(p); }
 inline void store(float* p, Floats x) { *reinterpret_cast<LooseFloats*>(p) = x; }
+inline Floats larger(Floats x, Floats y) { return x > y ? x : y; }
+inline Floats smaller(Floats x, Floats y) { return x < y ? x : y; }
 #if defined(__aarch64__)
 inline bool all_negative(Floats x) { return vmaxvq_s32((int32x4_t)x) < 0; }
 #else
@@ -74,19 +80,18 @@ inline float sum(Floats x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 // -|x|, by the sign bit.
 inline Floats negative(Floats x) { return (Floats)((Ints)x | INT32_MIN); }
 
-// 2^x for x in [-126, 0], to about 1e-7 relative: round to an integer, then a polynomial.
+// 2^x for x in [-126, 0], to about 1e-7 relative: the nearest integer, then a minimax polynomial.
 inline Floats exp2(Floats x) {
   Floats n = x + 12582912.f;  // 1.5 * 2^23 leaves the rounded integer in the low mantissa bits.
   const Ints exponent = (Ints)n << 23;
   n = n - 12582912.f;
   const Floats r = x - n;
-  Floats p = broadcast(1.5403530393381609954e-4f);
-  p = p * r + 1.3333558146428443423e-3f;
-  p = p * r + 9.6181291076284771619e-3f;
-  p = p * r + 5.5504108664821579953e-2f;
-  p = p * r + 2.4022650695910071233e-1f;
-  p = p * r + 6.9314718055994530942e-1f;
-  p = p * r + 1.f;
+  Floats p = broadcast(0.0013276471992533978f);
+  p = p * r + 0.009675541334453752f;
+  p = p * r + 0.055507132734978495f;
+  p = p * r + 0.24022119723839974f;
+  p = p * r + 0.6931469670647609f;
+  p = p * r + 1.0000000716546849f;
   return (Floats)((Ints)p + exponent);
 }
 
