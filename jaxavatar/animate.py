@@ -7,6 +7,7 @@ shares the posing; there is no second copy. `animate` is the whole chain for one
 the same in chunks, for speech of any length. `params` is what `Driver.init` returns.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import jaxlie
 import pallas_splat
 from jaxtyping import Array, Float, Int
-from pallas_splat import Camera, Gaussians
+from pallas_splat import Camera, Config, Gaussians, Rendered
 
 from jaxavatar import body
 from jaxavatar.deformer import (
@@ -183,16 +184,12 @@ def render_frames(
         posed: every leaf with a leading axis T.
         camera: one for all frames, or one per frame (leaves with a leading axis T).
         background: a colour or a picture, [0, 1].
-        options: passed to `pallas_splat.render` (backend, config).
+        options: passed to `pallas_splat.render` (backend, config). A frame whose Gaussians do not
+            fit into `config.capacity` is NaN.
     """
 
-    def frame(item: tuple[Gaussians, Camera]) -> Frames:
-        rendered = pallas_splat.render(*item, background=background, **options)
-        return Frames(images=rendered.image, alpha=rendered.alpha)
-
-    if camera.viewmat.ndim == 3:
-        return jax.lax.map(frame, (posed, camera))
-    return jax.lax.map(lambda gaussians: frame((gaussians, camera)), posed)
+    rendered = _render(posed, camera, background, options)
+    return Frames(images=rendered.image, alpha=rendered.alpha)
 
 
 def animate(
@@ -220,13 +217,15 @@ def stream(
     camera: Camera,
     background: Float[Array, "#H #W 3"] | Float[Array, " 3"],
     frames: int = 25,
-    **options: Any,
+    backend: str | None = None,
+    config: Config | None = None,
 ) -> Iterator[Frames]:
     """Yield what `animate` returns in chunks of `frames` frames, the last one shorter.
 
     The state of the joints is carried from chunk to chunk and each chunk sees the speech around
     it, so the chunks agree with the whole clip to rounding. All chunks have the same shapes: one
-    compilation serves every chunk of every clip.
+    compilation serves every chunk of every clip. A chunk that overflows the splatter's list is
+    rendered again with a longer list, which later chunks keep.
 
     Args:
         driver: the network.
@@ -236,17 +235,23 @@ def stream(
         camera: one for all frames.
         background: a colour or a picture, [0, 1].
         frames: length of a chunk.
-        options: passed to `pallas_splat.render`.
+        backend: of the splatter.
+        config: of the splatter.
     """
     total = drive.audio.shape[0]
     code = _encode(driver, params, avatar)
     state = initial_state(driver.config)
+    config = Config() if config is None else config
     for start in range(0, total, frames):
         window = chunk(drive, start, frames, driver.config.halo)
-        rendered, state = _chunk(
-            driver, tuple(options.items()), params, avatar, code, window, state, camera, background
-        )
-        yield jax.tree.map(lambda leaf, left=total - start: leaf[:left], rendered)
+        posed, state = _deform_chunk(driver, params, avatar, code, window, state)
+        rendered = _render_chunk(posed, camera, background, backend, config)
+        if rendered.info.overflow.any():
+            needed = int(1.25 * rendered.info.intersections.max())
+            config = dataclasses.replace(config, capacity=1 << (needed - 1).bit_length())
+            rendered = _render_chunk(posed, camera, background, backend, config)
+        left = total - start
+        yield Frames(images=rendered.image[:left], alpha=rendered.alpha[:left])
 
 
 def project_points(points: Float[Array, "*T K 3"], camera: Camera) -> Float[Array, "*T K 2"]:
@@ -255,7 +260,10 @@ def project_points(points: Float[Array, "*T K 3"], camera: Camera) -> Float[Arra
     Points must lie in front of the camera.
     """
     viewmat, K = camera.viewmat, camera.K
-    seen = points @ jnp.swapaxes(viewmat[..., :3, :3], -1, -2) + viewmat[..., None, :3, 3]
+    turned = jnp.einsum(
+        "...ab,...kb->...ka", viewmat[..., :3, :3], points, precision=jax.lax.Precision.HIGHEST
+    )
+    seen = turned + viewmat[..., None, :3, 3]
     focal = jnp.stack([K[..., 0, 0], K[..., 1, 1]], axis=-1)[..., None, :]
     centre = K[..., None, :2, 2]
     return seen[..., :2] / seen[..., 2:] * focal + centre
@@ -264,22 +272,37 @@ def project_points(points: Float[Array, "*T K 3"], camera: Camera) -> Float[Arra
 _encode = functools.partial(jax.jit, static_argnums=0)(encode)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _chunk(
+@functools.partial(jax.jit, static_argnums=0)
+def _deform_chunk(
     driver: Driver,
-    options: tuple[tuple[str, Any], ...],
     params: Params,
     avatar: Avatar,
     code: AvatarCode,
     window: Window,
     state: Float[Array, "M S"],
-    camera: Camera,
-    background: Float[Array, "#H #W 3"],
-) -> tuple[Frames, Float[Array, "M S"]]:
-    """Deform and render one chunk."""
+) -> tuple[Gaussians, Float[Array, "M S"]]:
     motion, state = track(driver, params, code, window, state)
-    posed = deform_frames(driver, params, avatar, code, motion).gaussians
-    return render_frames(posed, camera, background, **dict(options)), state
+    return deform_frames(driver, params, avatar, code, motion).gaussians, state
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _render_chunk(
+    posed: Gaussians, camera: Camera, background: Array, backend: str | None, config: Config
+) -> Rendered:
+    return _render(posed, camera, background, {"backend": backend, "config": config})
+
+
+def _render(
+    posed: Gaussians, camera: Camera, background: Array, options: dict[str, Any]
+) -> Rendered:
+    """Render every frame; leaves of the result have a leading axis T."""
+
+    def frame(item: tuple[Gaussians, Camera]) -> Rendered:
+        return pallas_splat.render(*item, background=background, **options)
+
+    if camera.viewmat.ndim == 3:
+        return jax.lax.map(frame, (posed, camera))
+    return jax.lax.map(lambda gaussians: frame((gaussians, camera)), posed)
 
 
 def _transforms(avatar: Avatar, motion: jaxlie.SE3) -> Float[Array, "J 3 4"]:

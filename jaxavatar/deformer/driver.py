@@ -65,6 +65,7 @@ class Driver(nn.Module):
     config: DriverConfig
 
     def setup(self):
+        """Build the parts."""
         self.features = GaussianFeatures(self.config)
         self.fusion = GatedFusion(self.config)
         self.motion = MotionHead(self.config)

@@ -70,6 +70,7 @@ class GaussianHead(nn.Module):
     config: DriverConfig
 
     def setup(self):
+        """Build the layers and the stacked MLPs of face, hands and body."""
         width = self.config.head_width
         self.query_in = nn.Dense(width)
         self.query_out = nn.Dense(width)
@@ -78,7 +79,6 @@ class GaussianHead(nn.Module):
         self.norm = nn.LayerNorm()
         self.key = nn.Dense(width, use_bias=False)
         self.value = nn.Dense(width)
-        # The MLPs of face, hands and body, stacked.
         regions = nn.initializers.lecun_normal(batch_axis=0)
         self.gated = self.param("gated", regions, (3, width, 2 * width))
         self.gated_bias = self.param("gated_bias", nn.initializers.zeros, (3, 2 * width))

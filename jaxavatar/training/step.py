@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from pallas_splat import Camera
 
 from jaxavatar import animate, losses
-from jaxavatar.deformer import Driver, Motion, initial_state, whole
+from jaxavatar.deformer import Driver, initial_state, whole
 from jaxavatar.losses import LossConfig
 from jaxavatar.structs import Avatar, Drive
 from jaxavatar.training.sharding import average_over
@@ -66,7 +66,7 @@ class StepConfig:
         render: options of the splatter, as pairs of name and value.
     """
 
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     seed: int = 0
     render: tuple[tuple[str, Any], ...] = ()
 
@@ -184,7 +184,7 @@ def make_train_step(
         (_, metrics), gradients = gradient(state.params, batch, keys)
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["gradient"] = optax.global_norm(gradients)
+        metrics["gradient"] = optax.tree.norm(gradients)
         return TrainState(params, opt_state, state.step + 1), metrics
 
     return step

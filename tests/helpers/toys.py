@@ -1,12 +1,16 @@
 """Small made-up avatars and driving signals: the right shapes and ranges, no assets needed."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from pallas_splat import Camera
 from scipy.spatial.transform import Rotation
 
+from jaxavatar import animate
 from jaxavatar.body import JOINTS, PARENTS
+from jaxavatar.losses import neighbour_graph
 from jaxavatar.structs import Avatar, BodyPose, Drive
+from jaxavatar.training import Batch
 
 UNITS = 52
 
@@ -26,7 +30,10 @@ def avatar(count=200, n_face=60, n_hand=30, anchors=8, landmarks=6, seed=0, dtyp
     )
     template = joints[home] + 0.04 * rng.normal(size=(count, 3))
     near = np.exp(-20 * np.linalg.norm(template[:, None] - joints, axis=-1))
-    array = lambda x: jnp.asarray(np.asarray(x, dtype))
+
+    def array(values):
+        return jnp.asarray(np.asarray(values, dtype))
+
     rest = np.zeros((len(JOINTS), 3))
     rest[:] = 0.1 * rng.normal(size=rest.shape)
     rest[0] = [np.pi, 0, 0]
@@ -68,3 +75,33 @@ def camera(size=32, focal=60.0):
     """A camera at the origin whose image the avatar fills."""
     K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], np.float32)
     return Camera(viewmat=jnp.eye(4), K=jnp.asarray(K), width=size, height=size)
+
+
+def batch(clips=2, frames=6, rendered=1, keypoints=10, size=16, count=80, k=3):
+    """Random clips whose teacher shows the avatar at rest, keypoints a few pixels away."""
+    rng = np.random.default_rng(7)
+    bodies = [avatar(count, 30, 20, anchors=4, seed=b) for b in range(clips)]
+    still = [
+        animate.pose_avatar(body, jax.tree.map(lambda leaf: 0 * leaf[None], body.rest))
+        for body in bodies
+    ]
+    view = camera(size, focal=30.0)
+    targets = [animate.project_points(posed.means[0, :keypoints], view) for posed in still]
+    pictures = [animate.render_frames(posed, view, jnp.ones(3)).images for posed in still]
+
+    def stack(items):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *items)
+
+    return Batch(
+        avatar=stack(bodies),
+        drive=stack([drive(frames, seed=b) for b in range(clips)]),
+        camera=stack([view] * clips),
+        background=jnp.ones((clips, 3)),
+        keypoint_index=jnp.tile(jnp.arange(keypoints), (clips, 1)),
+        keypoints=stack(targets)[:, None] + jnp.float32(rng.normal(size=(clips, frames, 1, 2))),
+        keypoint_weights=jnp.ones((clips, frames, keypoints)),
+        frames=jnp.asarray(rng.integers(0, frames, (clips, rendered))),
+        images=jnp.tile(stack(pictures), (1, rendered, 1, 1, 1)),
+        masks=jnp.ones((clips, rendered, size, size)),
+        neighbours=jnp.stack([neighbour_graph(np.asarray(b.means), k) for b in bodies]),
+    )

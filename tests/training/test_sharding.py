@@ -1,0 +1,63 @@
+"""A step over eight simulated devices gives what one device gives."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+PROGRAM = """
+import importlib.util, sys
+import jax, numpy as np
+spec = importlib.util.spec_from_file_location("toys", sys.argv[1])
+toys = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toys)
+from jaxavatar.deformer import Driver, DriverConfig
+from jaxavatar.training import *
+
+assert len(jax.devices()) == 8
+driver = Driver(DriverConfig(width=8, heads=1, head_width=4, face_code=2, octaves=2))
+optimiser = make_optimiser(OptimiserConfig(warmup=1))
+batch = toys.batch(clips=8, frames=3, size=8, count=60)
+clip = jax.tree.map(lambda leaf: leaf[0], batch)
+mesh, config = make_mesh(), StepConfig()
+# Plain gradient steps: Adam would turn rounding of tiny gradients into full steps.
+import optax
+optimiser = optax.sgd(0.1)
+fresh = lambda: create_state(driver, optimiser, jax.random.key(0), clip.avatar, clip.drive)
+single = compile_step(make_train_step(config, driver, optimiser))
+shared = compile_step(make_train_step(config, driver, optimiser, mesh=mesh), mesh)
+state, metrics = single(fresh(), batch)
+before = fresh()
+state2, metrics2 = shared(jax.device_put(fresh(), replicated(mesh)), jax.device_put(batch, by_clip(mesh)))
+for name in metrics:
+    np.testing.assert_allclose(metrics2[name], metrics[name], rtol=1e-4, atol=1e-6, err_msg=name)
+moved = 0.0
+for start, one, many in zip(*map(jax.tree.leaves, (before.params, state.params, state2.params))):
+    assert len(many.sharding.device_set) == 8
+    np.testing.assert_allclose(many, one, atol=1e-6)
+    moved = max(moved, float(abs(one - start).max()))
+assert moved > 1e-4, moved
+print("same")
+"""
+
+
+def test_eight_devices_equal_one(tmp_path):
+    toys = pathlib.Path(__file__).parents[1] / "helpers" / "toys.py"
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    done = subprocess.run(
+        [sys.executable, program, toys],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split()[-1] == "same"

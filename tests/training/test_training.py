@@ -1,0 +1,147 @@
+"""The train step learns; a resumed run is bitwise the uninterrupted one; the loop's side effects."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+
+from jaxavatar.deformer import Driver, DriverConfig
+from jaxavatar.errors import InputError
+from jaxavatar.losses import LossConfig
+from jaxavatar.training import (
+    Checkpoints,
+    DivergedError,
+    LoopConfig,
+    OptimiserConfig,
+    StepConfig,
+    TrainState,
+    compile_step,
+    create_state,
+    make_optimiser,
+    make_train_step,
+    train,
+)
+
+CONFIG = DriverConfig(width=16, heads=2, head_width=8, face_code=4, octaves=3)
+
+
+@pytest.fixture(scope="module")
+def setup(toys):
+    driver = Driver(CONFIG)
+    optimiser = make_optimiser(OptimiserConfig(learning_rate=3e-3, warmup=2, steps=200))
+    batch = toys.batch()
+    clip = jax.tree.map(lambda leaf: leaf[0], batch)
+
+    def fresh():
+        return create_state(driver, optimiser, jax.random.key(0), clip.avatar, clip.drive)
+
+    step = compile_step(make_train_step(StepConfig(), driver, optimiser))
+    return batch, fresh, step
+
+
+def test_training_reduces_the_loss(setup):
+    batch, fresh, step = setup
+    state, first = step(fresh(), batch)
+    for _ in range(60):
+        state, last = step(state, batch)
+    assert int(state.step) == 61
+    assert set(first) == {
+        *("keypoint", "image", "arap", "position", "stretch", "appearance"),
+        *("loss", "psnr", "gradient"),
+    }
+    assert float(last["keypoint"]) < 0.7 * float(first["keypoint"])
+    assert float(last["loss"]) < float(first["loss"])
+    assert all(np.isfinite(value) for value in last.values())
+
+
+def test_loss_is_the_weighted_sum(setup):
+    batch, fresh, step = setup
+    _, metrics = step(fresh(), batch)
+    weights = dataclasses.asdict(LossConfig())
+    expected = sum(weights[name] * float(metrics[name]) for name in metrics if name in weights)
+    assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def assert_same(first, second):
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_interrupted_run_resumes_bitwise(setup, tmp_path):
+    batch, fresh, step = setup
+
+    def batch_of(number):
+        return batch.replace(keypoints=batch.keypoints + number)
+
+    config = LoopConfig(steps=6, report_every=1, save_every=2, keep=2)
+    whole = train(config, step, fresh(), batch_of, tmp_path / "whole")
+
+    def interrupted(number):
+        if number == 5:
+            raise KeyboardInterrupt
+        return batch_of(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, step, fresh(), interrupted, tmp_path / "parts")
+    resumed = train(config, step, fresh(), batch_of, tmp_path / "parts")
+    assert_same(whole, resumed)
+    reports = [
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("whole", "parts")
+    ]
+    assert reports[0] == reports[1]
+    assert [report["step"] for report in reports[0]] == [1, 2, 3, 4, 5, 6]
+    assert PIL.Image.open(tmp_path / "whole" / "curve.png").size == (640, 360)
+    kept = sorted(path.name for path in (tmp_path / "whole" / "checkpoints").iterdir())
+    assert kept == ["4", "6"]
+
+
+def small_state(step=0):
+    return TrainState({"w": jnp.arange(3.0) / 7}, (jnp.zeros(2),), jnp.int32(step))
+
+
+def test_checkpoints_are_exact_and_refuse_what_does_not_fit(tmp_path):
+    state = small_state(4)
+    with Checkpoints(tmp_path / "states") as checkpoints:
+        with pytest.raises(InputError, match="holds no training state"):
+            checkpoints.restore(state)
+        checkpoints.save(state)
+        assert checkpoints.latest() == 4
+        assert_same(checkpoints.restore(small_state()), state)
+        with pytest.raises(InputError, match="another configuration"):
+            checkpoints.restore(state.replace(params={"other": jnp.zeros((2, 2))}))
+        with pytest.raises(InputError, match="another configuration"):
+            checkpoints.restore(state.replace(params={"w": jnp.zeros(4)}))
+
+
+def test_a_nan_stops_the_loop_before_it_is_saved(tmp_path):
+    def step(state, batch):
+        loss = jnp.where(state.step >= 3, jnp.nan, 1.0)
+        return state.replace(step=state.step + 1), {"loss": loss}
+
+    config = LoopConfig(steps=10, report_every=5, save_every=2)
+    with pytest.raises(DivergedError, match="loss became infinite or NaN within the 2 steps"):
+        train(config, step, small_state(), lambda number: None, tmp_path)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest() == 2
+
+
+def test_the_preview_is_drawn_when_training_ends(tmp_path):
+    def step(state, batch):
+        return state.replace(step=state.step + 1), {"loss": jnp.float32(1.0)}
+
+    train(
+        LoopConfig(steps=2),
+        step,
+        small_state(),
+        lambda number: None,
+        tmp_path,
+        preview=lambda state: np.full((4, 6, 3), 0.5),
+    )
+    picture = PIL.Image.open(tmp_path / "preview.png")
+    assert picture.size == (6, 4)
+    assert picture.getpixel((0, 0)) == (128, 128, 128)
