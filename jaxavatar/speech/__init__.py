@@ -3,7 +3,7 @@
 from jaxavatar.speech.features import frame_count, speech_features, stream_features
 from jaxavatar.speech.prosody import Prosody, analyse
 from jaxavatar.speech.sound import save_wav
-from jaxavatar.speech.transcribe import text_embeddings, transcribe
+from jaxavatar.speech.transcribe import text_embeddings
 from jaxavatar.speech.visemes import FACE_UNITS, PHONE_SHAPES, face_curves
 from jaxavatar.speech.vocabulary import Vocabulary
 from jaxavatar.speech.voice import FLITE_VOICES, speak
@@ -26,5 +26,4 @@ __all__ = [
     "speech_features",
     "stream_features",
     "text_embeddings",
-    "transcribe",
 ]

@@ -173,7 +173,7 @@ def _constriction(
     The last third of a stop is its release. At low frame rates a sound may lie between the
     frames: it then takes the one nearest to the middle of its closure.
     """
-    amount = np.zeros(len(time))
+    free = np.ones(len(time))  # a product, not a minimum: no kink where two of them meet
     reach = int(np.ceil(_RAMP * fps)) + 1
     for phone in phones:
         if phone.symbol not in symbols:
@@ -185,8 +185,8 @@ def _constriction(
         around = slice(max(int(begin * fps) - reach, 0), int(end * fps) + reach + 1)
         distance = np.maximum(np.maximum(begin - time[around], time[around] - end), 0)
         ramp = 0.5 + 0.5 * np.cos(np.pi * np.minimum(distance / _RAMP, 1))
-        amount[around] = np.maximum(amount[around], ramp)
-    return amount
+        free[around] *= 1 - ramp
+    return 1 - free
 
 
 def _fade(speech: list[Phone], time: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
