@@ -13,6 +13,7 @@ from jaxavatar.body.skeleton import (
     VERTEX_GROUPS,
 )
 from jaxavatar.body.skinning import inverse_skin, skin
+from jaxavatar.body.smplx import load_smplx
 from jaxavatar.body.template import BodyModel, load_template, pose_vertices, shaped
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "VERTEX_GROUPS",
     "BodyModel",
     "inverse_skin",
+    "load_smplx",
     "load_template",
     "local_transforms",
     "pose_vertices",
