@@ -6,8 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxavatar import weights
-from jaxavatar.speech import features, transcribe, vocabulary, whisper_file
+from jaxavatar.speech import (
+    Vocabulary,
+    Whisper,
+    speech_features,
+    text_embeddings,
+    vocabulary,
+    whisper_file,
+)
 from jaxavatar.structs import SEGMENT_FRAMES, Drive
 
 
@@ -15,20 +21,17 @@ from jaxavatar.structs import SEGMENT_FRAMES, Drive
 class Listener:
     """The pretrained speech model and its vocabulary."""
 
-    whisper: whisper_file.Whisper
-    vocabulary: vocabulary.Vocabulary
+    whisper: Whisper
+    vocabulary: Vocabulary
 
 
-def load_listener(name: str = "whisper-tiny.en") -> Listener:
-    """Load a Whisper model of the weights registry, fetching it on first use.
+def load_listener() -> Listener:
+    """Load Whisper tiny.en, fetching it on first use.
 
     Raises:
         InputError: it cannot be fetched, or is damaged.
     """
-    return Listener(
-        whisper_file.load(weights.path(name)),
-        vocabulary.load(weights.path(f"{name}/tokenizer"), weights.path(f"{name}/config")),
-    )
+    return Listener(whisper_file.pretrained(), vocabulary.pretrained())
 
 
 def make_drive(
@@ -49,10 +52,8 @@ def make_drive(
         InputError: the text is too long for the speech, or the model cannot be fetched.
     """
     listener = listener or load_listener()
-    audio = features.speech_features(listener.whisper, samples)
-    embedded, mask, _ = transcribe.text_embeddings(
-        listener.whisper, listener.vocabulary, samples, text
-    )
+    audio = speech_features(listener.whisper, samples)
+    embedded, mask, _ = text_embeddings(listener.whisper, listener.vocabulary, samples, text)
     time = jnp.arange(len(audio))
     return Drive(
         audio=jnp.asarray(audio),

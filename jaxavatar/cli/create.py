@@ -12,7 +12,7 @@ if typing.TYPE_CHECKING:
     from jaxavatar.photo import Photo
     from jaxavatar.structs import Avatar
 
-STEPS = 300
+STEPS = 200
 
 
 def add_parser(commands: common.Commands) -> None:

@@ -1,0 +1,342 @@
+"""The command line with stand-ins for the slow parts: what it calls, writes, says and returns."""
+
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxavatar.animate
+import jaxavatar.drive
+import jaxavatar.perception
+from jaxavatar import avatar_file, cli, weights
+from jaxavatar.deformer import Driver, DriverConfig, initial_state, save_params, whole
+from jaxavatar.errors import InputError
+from jaxavatar.speech import sound, voice
+from jaxavatar.structs import Frames
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("JAXAVATAR_CACHE", str(folder))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "off")  # leaves this process's JAX alone
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path) -> pathlib.Path:
+    path = tmp_path / "käthe kollwitz.png"
+    Image.new("RGB", (300, 400), (200, 150, 120)).save(path)
+    return path
+
+
+@pytest.fixture
+def speech(tmp_path) -> pathlib.Path:
+    path = tmp_path / "speech.wav"
+    sound.save_wav(path, 0.3 * np.sin(0.1 * np.arange(16_000)))
+    return path
+
+
+@pytest.fixture
+def saved(tmp_path, toys) -> pathlib.Path:
+    path = tmp_path / "p.avatar"
+    avatar_file.save_avatar(path, toys.avatar(), {})
+    return path
+
+
+@pytest.fixture
+def calls(monkeypatch, toys, tmp_path) -> dict:
+    """Replace perception, reconstruction, Whisper and the renderer; record their arguments."""
+    seen = {}
+
+    def perceive(image):
+        seen["image"] = image
+        return types.SimpleNamespace(messages=("The left hand is hidden.",))
+
+    def create_avatar(image, findings, *, steps, seed, progress):
+        seen["create"] = {"steps": steps, "seed": seed}
+        for step in range(1, steps + 1):
+            progress(step, steps, {"loss": 1 / step})
+        report = {"psnr": np.float32(30)}
+        preview = {"photo": image, "front": np.zeros((20, 10, 3))}
+        return types.SimpleNamespace(avatar=toys.avatar(), report=report, preview=preview)
+
+    def make_drive(samples, text=None):
+        seen["drive"] = (len(samples), text)
+        return toys.drive(frames=30)
+
+    def stream(driver, params, avatar, drive, camera, background):
+        seen["camera"], seen["background"] = camera, np.asarray(background)
+        shape = (10, camera.height, camera.width)
+        for _ in range(3):
+            yield Frames(jnp.broadcast_to(background, (*shape, 3)), jnp.zeros(shape))
+
+    module = types.ModuleType("jaxavatar.reconstruction.create")
+    module.__dict__["create_avatar"] = create_avatar
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(jaxavatar.perception, "perceive", perceive, raising=False)
+    monkeypatch.setattr(jaxavatar.drive, "make_drive", make_drive)
+    monkeypatch.setattr(jaxavatar.animate, "stream", stream)
+    driver = tmp_path / "driver.npz"
+    save_params(driver, {"params": {"x": np.zeros(2)}}, DriverConfig())
+    monkeypatch.setattr("jaxavatar.deformer.weights_file.PACKAGED", driver)
+    return seen
+
+
+def run(*arguments) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def fails(capsys, *arguments) -> str:
+    """Run a command that must fail; return its one line."""
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    line = captured.err.strip().splitlines()[-1]
+    assert line.startswith("jaxavatar: ") and "Traceback" not in captured.err
+    assert captured.out == ""
+    return line
+
+
+def files(folder: pathlib.Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_create(tmp_path, photo, calls, capsys):
+    out = tmp_path / "new" / "folder"
+    assert run("create", photo, "--out", out, "--steps", 7, "--seed", 3) == 0
+    target = out / "käthe kollwitz.avatar"
+    captured = capsys.readouterr()
+    assert captured.out == f"{target}\n"
+    assert "The left hand is hidden." in captured.err and "7/7" in captured.err
+    assert calls["create"] == {"steps": 7, "seed": 3}
+    assert calls["image"].shape == (400, 300, 3)
+    avatar, info = avatar_file.load_avatar(target)
+    assert avatar.n_face == 60
+    assert info["photo"] == photo.name and info["report"] == {"psnr": 30.0}
+    assert info["messages"] == ["The left hand is hidden."]
+    assert files(out) == {target.name, "preview.png"}
+
+
+def test_animate(tmp_path, saved, speech, calls, capsys):
+    out = tmp_path / "v.mp4"
+    command = ["animate", saved, "--speech", speech, "--out", out, "--background", "#ff0000"]
+    assert run(*command, "--size", 64) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert out.read_bytes()[4:8] == b"ftyp"
+    assert calls["drive"] == (16_000, None)
+    assert calls["camera"].viewmat.shape == (4, 4) and calls["camera"].height == 64
+    np.testing.assert_array_equal(calls["background"], [1, 0, 0])
+
+
+def test_animate_options(tmp_path, saved, photo, calls, monkeypatch):
+    def speak(text, name):
+        calls["voice"] = (text, name)
+        return np.zeros(8000), None
+
+    monkeypatch.setattr(voice, "speak", speak)
+    command = ["animate", saved, "--text", "Hello", "--out", tmp_path / "v.mp4", "--size", 64]
+    assert run(*command, "--voice", "rms", "--camera", "orbit", "--background", photo) == 0
+    assert calls["voice"] == ("Hello", "rms") and calls["drive"] == (8000, "Hello")
+    assert calls["camera"].viewmat.shape == (30, 4, 4)
+    assert calls["background"].shape == (64, 64, 3)
+    np.testing.assert_allclose(calls["background"][0, 0] * 255, [200, 150, 120], atol=0.01)
+    assert run(*command) == 0
+    assert calls["voice"] == ("Hello", "slt")
+    np.testing.assert_array_equal(calls["background"], 1)
+
+
+def test_talk(tmp_path, photo, speech, calls, capsys):
+    assert run("talk", photo, "--speech", speech, "--out", tmp_path / "d", "--steps", 2) == 0
+    assert files(tmp_path / "d") == {"video.mp4", "käthe kollwitz.avatar", "preview.png"}
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "d" / "video.mp4")
+    assert run("talk", photo, "--speech", speech, "--out", tmp_path / "e" / "v.MP4") == 0
+    assert files(tmp_path / "e") == {"v.MP4", "käthe kollwitz.avatar", "preview.png"}
+
+
+def test_real_stream_accepts_what_the_command_passes(tmp_path, saved, speech, monkeypatch, toys):
+    config = DriverConfig(width=16, heads=2, head_width=8, face_code=4, octaves=2)
+    drive = toys.drive(frames=24)
+    shape = (len(toys.avatar().joints), 7)
+    state = jnp.zeros(shape)
+    driver = Driver(config)
+
+    state = initial_state(config)
+    params = jax.jit(driver.init)(
+        jax.random.key(0), toys.avatar(), whole(drive, config.halo), state
+    )
+    save_params(tmp_path / "driver.npz", params, config)
+    monkeypatch.setattr(jaxavatar.drive, "make_drive", lambda samples, text: drive)
+    out = tmp_path / "v.mp4"
+    command = ["animate", saved, "--speech", speech, "--out", out, "--size", 32]
+    assert run(*command, "--driver", tmp_path / "driver.npz") == 0
+    assert out.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("command", ["create", "talk"])
+def test_mistakes_show_before_the_long_work(tmp_path, photo, speech, calls, capsys, command):
+    (tmp_path / "file").touch()
+    (tmp_path / "small.png").write_bytes(b"")
+    (tmp_path / "folder.mp4").mkdir()
+    spoken = [] if command == "create" else ["--speech", speech]
+    good = [command, photo, *spoken, "--out", tmp_path / "out"]
+
+    def changed(old, new):
+        return [new if item == old else item for item in good]
+
+    assert "file" in fails(capsys, *changed(tmp_path / "out", tmp_path / "file" / "x"))
+    assert "missing.jpg" in fails(capsys, *changed(photo, tmp_path / "missing.jpg"))
+    assert "empty" in fails(capsys, *changed(photo, tmp_path / "small.png"))
+    if command == "talk":
+        assert "folder" in fails(capsys, *changed(tmp_path / "out", tmp_path / "folder.mp4"))
+        assert "gone.wav" in fails(capsys, *changed(speech, tmp_path / "gone.wav"))
+        assert "--voice" in fails(capsys, *good, "--voice", "slt")
+        assert "neither a colour" in fails(capsys, *good, "--background", "reddish")
+        assert "gone.npz" in fails(capsys, *good, "--driver", tmp_path / "gone.npz")
+    assert calls == {}
+
+
+def test_wrong_avatar_and_video_names(tmp_path, photo, speech, saved, calls, capsys):
+    out = tmp_path / "v.mp4"
+    assert "not an avatar" in fails(capsys, "animate", photo, "--speech", speech, "--out", out)
+    wrong = tmp_path / "v.avi"
+    assert ".mp4" in fails(capsys, "animate", saved, "--speech", speech, "--out", wrong)
+    assert not out.exists() and not wrong.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "COMMAND"),
+        (["create", "p.jpg"], "--out"),
+        (["create", "p.jpg", "--out", "d", "--steps", "0"], "not above zero"),
+        (["animate", "a", "--out", "v.mp4"], "--speech"),
+        (["animate", "a", "--out", "v.mp4", "--speech", "s", "--text", "t"], "not allowed"),
+    ],
+)
+def test_wrong_usage(capsys, arguments, said):
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_failure_in_the_middle_leaves_nothing(tmp_path, photo, speech, calls, capsys, monkeypatch):
+    def stops(error):
+        def stream(*_):
+            yield Frames(jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 8, 8)))
+            raise error
+
+        return stream
+
+    command = ["talk", photo, "--speech", speech, "--out", tmp_path / "d" / "v.mp4", "--steps", 1]
+    monkeypatch.setattr(jaxavatar.animate, "stream", stops(KeyboardInterrupt()))
+    assert run(*command) == 130
+    captured = capsys.readouterr()
+    assert captured.err.strip().splitlines()[-1].startswith("jaxavatar: interrupted")
+    # The avatar was complete before; of the video nothing is left.
+    assert files(tmp_path / "d") == {"käthe kollwitz.avatar", "preview.png"}
+    monkeypatch.setattr(jaxavatar.animate, "stream", stops(InputError("two\nlines")))
+    assert fails(capsys, *command) == "jaxavatar: two lines"
+
+
+def test_bugs_are_not_hidden(photo, tmp_path, calls, monkeypatch):
+    def broken(image):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(jaxavatar.perception, "perceive", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run("create", photo, "--out", tmp_path / "d")
+
+
+def test_weights(capsys, cache, monkeypatch, tmp_path):
+    data = tmp_path / "data.bin"
+    data.write_bytes(b"weights")
+    right = hashlib.sha256(b"weights").hexdigest()
+    asset = weights.Asset(weights.OnDisk(str(data)), "MIT", right, 7)
+    monkeypatch.setattr(weights, "REGISTRY", {"toy": asset})
+    assert run("weights", "list") == 0
+    listed = capsys.readouterr().out
+    assert str(cache) in listed and "toy" in listed and "MIT" in listed and "fetched" in listed
+    assert run("weights", "fetch", "toy") == 0
+    assert capsys.readouterr().out == f"{data}\n"
+    assert run("weights", "verify") == 0
+    assert "as expected" in capsys.readouterr().out
+    data.write_bytes(b"damaged")
+    assert "damaged" in fails(capsys, "weights", "verify", "toy")
+    assert "unknown weights" in fails(capsys, "weights", "fetch", "nothing")
+
+
+def python(code: str, **environment) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def test_version_and_help_answer_without_loading_jax():
+    done = python(
+        "import sys; from jaxavatar.cli import main\n"
+        "try: main(sys.argv[1:] or ['--help'])\n"
+        "finally: print({'jax', 'numpy', 'PIL'} & set(sys.modules))"
+    )
+    assert done.returncode == 0 and "talk" in done.stdout
+    assert done.stdout.strip().endswith("set()")
+    done = python("from jaxavatar.cli import main; main(['--version'])")
+    assert done.stdout == f"jaxavatar {importlib.metadata.version('jaxavatar')}\n"
+
+
+def test_compiled_code_is_kept_in_the_cache_folder(tmp_path):
+    code = "from jaxavatar.cli import common; common.keep_compiled_code(); import jax; "
+    code += "print(jax.config.jax_compilation_cache_dir)"
+    home = {"XDG_CACHE_HOME": str(tmp_path), "JAXAVATAR_CACHE": ""}
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"} | home
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == str(tmp_path / "jaxavatar" / "compiled")
+    own = python(code, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"))
+    assert own.stdout.strip() == str(tmp_path / "own")
+
+
+def test_ctrl_c_while_encoding(tmp_path):
+    """A real SIGINT to the process: one line, status 130, no file, no ffmpeg left."""
+    code = f"""
+import sys, time, numpy as np
+from jaxavatar import cli
+from jaxavatar.cli import animate
+from jaxavatar.export.video import VideoWriter
+def run(arguments):
+    with VideoWriter({str(tmp_path / "v.mp4")!r}, np.zeros(16000)) as video:
+        video.add(np.zeros((64, 64, 3), np.uint8))
+        print("ready", flush=True)
+        time.sleep(60)
+animate.run = run
+sys.exit(cli.main(["animate", "a", "--text", "t", "--out", "v.mp4"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - started < 20
+    assert process.returncode == 130
+    assert said.strip().splitlines() == ["jaxavatar: interrupted; nothing half-written is left"]
+    assert list(tmp_path.iterdir()) == []
