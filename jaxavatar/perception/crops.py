@@ -1,15 +1,19 @@
 """Rotated square crops: cut them from an image, and carry points back.
 
+`crop` is the pure JAX function, for images that JAX computes. `cut` does the same for a photo on
+the host: a compiled crop would compile anew for every size of photo.
+
 Points are pixels with centres at +0.5; a crop of `size` pixels covers [0, size] x [0, size].
 """
 
-import functools
-
 import flax.struct
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax import Array
+from jaxtyping import Float
+from scipy import ndimage
+
+Points = Array | np.ndarray  # on the device or on the host; both work alike
 
 
 @flax.struct.dataclass
@@ -17,40 +21,37 @@ class Box:
     """A rotated rectangle in an image.
 
     Attributes:
-        center: x, y in pixels.
-        size: width, height in pixels (before the rotation).
-        angle: clockwise as seen on the screen, radians.
+        center: [2] x, y in pixels.
+        size: [2] width, height in pixels, before the rotation.
+        angle: [] clockwise as seen on the screen, radians.
     """
 
-    center: Float[Array, " 2"]
-    size: Float[Array, " 2"]
-    angle: Float[Array, ""]
+    center: Points
+    size: Points
+    angle: Points
 
 
 def box(x: float, y: float, width: float, height: float | None = None, angle: float = 0) -> Box:
-    """Return a box; square when no height is given."""
+    """Return a box on the host; square when no height is given."""
     size = (width, width if height is None else height)
-    return Box(*(jnp.asarray(part, jnp.float32) for part in ((x, y), size, angle)))
+    return Box(*(np.asarray(part, np.float32) for part in ((x, y), size, angle)))
 
 
-def to_image(
-    points: Float[Array | np.ndarray, "*N 2"], place: Box, size: int
-) -> Float[Array, "*N 2"]:
-    """Carry points of a crop of `size` pixels back to the image it was cut from."""
-    offset = (points / size - 0.5) * place.size
-    cos, sin = jnp.cos(place.angle), jnp.sin(place.angle)
+def to_image(points: Points, place: Box, size: int) -> Points:
+    """Carry points [*N, 2] of a crop of `size` pixels to the image it was cut from."""
+    return place.center + _turn((points / size - 0.5) * place.size, place.angle)
+
+
+def to_crop(points: Points, place: Box, size: int) -> Points:
+    """Carry points [*N, 2] of an image into a crop of `size` pixels: undoes `to_image`."""
+    return (_turn(points - place.center, -place.angle) / place.size + 0.5) * size
+
+
+def _turn(offset: Points, angle: Points) -> Points:
+    xp = jnp if isinstance(offset, Array) or isinstance(angle, Array) else np
+    cos, sin = xp.cos(angle), xp.sin(angle)
     x, y = offset[..., 0], offset[..., 1]
-    return place.center + jnp.stack([x * cos - y * sin, x * sin + y * cos], -1)
-
-
-def to_crop(
-    points: Float[Array | np.ndarray, "*N 2"], place: Box, size: int
-) -> Float[Array, "*N 2"]:
-    """Carry points of an image into a crop of `size` pixels: the inverse of `to_image`."""
-    x, y = jnp.moveaxis(points - place.center, -1, 0)
-    cos, sin = jnp.cos(place.angle), jnp.sin(place.angle)
-    offset = jnp.stack([x * cos + y * sin, y * cos - x * sin], -1)
-    return (offset / place.size + 0.5) * size
+    return xp.stack([x * cos - y * sin, x * sin + y * cos], -1)
 
 
 def crop(
@@ -65,12 +66,11 @@ def crop(
         place: what to cut; it is stretched to a square.
         size: of the crop, pixels.
         samples: points per crop pixel and axis whose mean is taken, against aliasing when the
-            crop shrinks the image. `samples_for` suggests a number.
+            crop shrinks the image: about half the shrinking.
     """
     height, width, channels = image.shape
     fine = size * samples
-    rows, columns = jnp.mgrid[:fine, :fine]
-    position = to_image(jnp.stack([columns, rows], -1) + 0.5, place, fine) - 0.5
+    position = jnp.asarray(to_image(jnp.asarray(pixel_centres(fine, fine)), place, fine)) - 0.5
     corner = jnp.floor(position)
     fraction = position - corner
 
@@ -85,20 +85,23 @@ def crop(
     return sampled.reshape(size, samples, size, samples, channels).mean((1, 3))
 
 
-def samples_for(place: Box, size: int) -> int:
-    """Return how many samples per crop pixel and axis avoid aliasing: 1, 2 or 4.
+def cut(image: Float[np.ndarray, "H W C"], place: Box, size: int) -> Float[np.ndarray, "S S C"]:
+    """Cut a crop of `size` pixels on the host: `crop`, with as many samples as it takes.
 
-    Three values only, because each compiles once. Beyond a shrinking of 8 times 4 remain.
+    Beyond a shrinking of 8 times some aliasing remains, which the networks do not mind.
     """
-    shrink = float(place.size.max()) / size
-    return 1 if shrink <= 1.5 else 2 if shrink <= 3 else 4
+    samples = int(np.clip(np.ceil(np.max(place.size) / size / 2), 1, 4))
+    fine = size * samples
+    at = np.moveaxis(np.asarray(to_image(pixel_centres(fine, fine), place, fine)), -1, 0) - 0.5
+    planes = [
+        ndimage.map_coordinates(plane, at[::-1], order=1, mode="grid-constant")
+        for plane in np.moveaxis(image, -1, 0)
+    ]
+    sampled = np.stack(planes, -1).reshape(size, samples, size, samples, -1)
+    return sampled.mean((1, 3), dtype=np.float32)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _crop(image: Array, place: Box, size: int, samples: int) -> Array:
-    return crop(image, place, size, samples)
-
-
-def cut(image: Float[Array, "H W 3"], place: Box, size: int) -> Float[Array, "size size 3"]:
-    """Cut a crop on the host side: compiled, with as many samples as it takes."""
-    return _crop(image, place, size, samples_for(place, size))
+def pixel_centres(rows: int, columns: int) -> Float[np.ndarray, "rows columns 2"]:
+    """Return x and y of every pixel's centre."""
+    y, x = np.mgrid[:rows, :columns].astype(np.float32) + 0.5
+    return np.stack([x, y], -1)

@@ -1,4 +1,4 @@
-"""Single-shot detection as BlazeFace, BlazePalm and BlazePose do it.
+"""Single-shot detection of people and palms (BlazePose, BlazePalm).
 
 A network scores a fixed grid of anchors and regresses, relative to each, a box and some key
 points; overlapping detections are averaged by score. Source: Bazarevsky et al., "BlazeFace"
@@ -37,7 +37,6 @@ class Detector:
     threshold: float = 0.5
 
 
-FACE = Detector("face-detection", 128, (8, 16, 16, 16), -1.0)
 PALM = Detector("palm-detection", 192, (8, 16, 16, 16), 0.0)
 PERSON = Detector("pose-detection", 224, (8, 16, 32, 32, 32), -1.0)
 
@@ -95,12 +94,12 @@ def candidates(
 
 
 def detect(
-    detector: Detector, image: Float[Array, "H W 3"], place: Box | None = None
+    detector: Detector, image: Float[np.ndarray, "H W 3"], place: Box | None = None
 ) -> list[Detection]:
     """Find things in an image, or in a part of it.
 
     Args:
-        detector: FACE, PALM or PERSON.
+        detector: PALM or PERSON.
         image: in [0, 1].
         place: where to look, unrotated; the whole image, squared by black borders, by default.
 

@@ -44,7 +44,7 @@ _landmarks = jax.jit(landmarks_in_crop)
 
 
 def find(
-    image: Float[Array, "H W 3"], pose: PoseLandmarks
+    image: Float[np.ndarray, "H W 3"], pose: PoseLandmarks
 ) -> tuple[HandLandmarks | None, HandLandmarks | None]:
     """Find the hands of a person whose body is known.
 
@@ -111,25 +111,25 @@ def _distinct(hands: list[HandLandmarks]) -> list[HandLandmarks]:
     return kept
 
 
-def _hands(image: Float[Array, "H W 3"], place: Box | None) -> list[HandLandmarks]:
+def _hands(image: Float[np.ndarray, "H W 3"], place: Box | None) -> list[HandLandmarks]:
     found = (_landmarks_of(image, palm) for palm in detect(PALM, image, place))
     return [hand for hand in found if hand is not None]
 
 
-def _landmarks_of(image: Float[Array, "H W 3"], palm: Detection) -> HandLandmarks | None:
+def _landmarks_of(image: Float[np.ndarray, "H W 3"], palm: Detection) -> HandLandmarks | None:
     """Run the landmark network twice, the second time on the first one's own crop."""
     network = networks.load("hand-landmark")
     # From the wrist to the middle finger's base; the hand reaches half a palm further up.
     wrist, middle = palm.keypoints[0], palm.keypoints[2]
     place = _upright(palm.center, float(palm.size.max()), middle - wrist, 0.5, 2.6)
     for _ in range(2):
-        points, score = _landmarks(network, cut(image, place, SIZE))
+        crop = cut(image, place, SIZE)
+        points, score = map(np.asarray, _landmarks(network, crop))
         if score < LEAST_SCORE:
             return None
-        spots, used = np.asarray(to_image(points[:, :2], place, SIZE)), place
+        spots, scale = np.asarray(to_image(points[:, :2], place, SIZE)), float(place.size[0]) / SIZE
         place = _around(spots)
-    depth = np.asarray(points[:, 2]) * (float(used.size[0]) / SIZE)
-    return HandLandmarks(spots, depth, float(score))
+    return HandLandmarks(spots, points[:, 2] * scale, float(score))
 
 
 def _upright(center: np.ndarray, side: float, up: np.ndarray, shift: float, scale: float) -> Box:

@@ -3,6 +3,8 @@
 Source: Bazarevsky et al., "BlazePose" (2020), and MediaPipe's pose_landmark graphs.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from jaxavatar.structs import PoseLandmarks
 
 SIZE = 256
 POINTS = 33
+LEAST_SCORE = 0.5
 # Two of the network's auxiliary points span the person's circle: hips' midpoint, point above.
 _CIRCLE = [33, 34]
 
@@ -76,22 +79,40 @@ def refine(
 _landmarks = jax.jit(landmarks_in_crop)
 
 
-def people(image: Float[Array, "H W 3"]) -> list[Detection]:
-    """Find people, the largest first.
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """One person in a photo.
+
+    Attributes:
+        landmarks: of the body.
+        place: the crop they were found in; it circumscribes the whole body.
+        mask: which pixels of that crop are the person, roughly, in [0, 1].
+    """
+
+    landmarks: PoseLandmarks
+    place: Box
+    mask: Float[np.ndarray, "256 256"]
+
+
+def find(image: Float[np.ndarray, "H W 3"], most: int = 5) -> list[Person]:
+    """Find people and their landmarks.
 
     Args:
         image: in [0, 1].
+        most: how many detections to look into.
 
     Returns:
-        Detections whose first two key points span the person: hips' midpoint, and a point on the
-        circle around the person.
+        The people, the largest first.
     """
-    return sorted(detect(PERSON, image), key=lambda person: -_radius(person.keypoints))
+    people: list[Person] = []
+    for detection in detect(PERSON, image)[:most]:
+        person = landmarks_of(image, detection)
+        if person.landmarks.score >= LEAST_SCORE and not any(_same(person, p) for p in people):
+            people.append(person)
+    return sorted(people, key=lambda person: -float(person.place.size[0]))
 
 
-def find(
-    image: Float[Array, "H W 3"], person: Detection
-) -> tuple[PoseLandmarks, Box, Float[np.ndarray, "256 256"]]:
+def landmarks_of(image: Float[np.ndarray, "H W 3"], detection: Detection) -> Person:
     """Find the landmarks of a detected person.
 
     The network runs twice: the second crop comes from the first one's own circle, which is more
@@ -99,28 +120,30 @@ def find(
 
     Args:
         image: in [0, 1].
-        person: from `people`.
-
-    Returns:
-        The landmarks, the crop they were found in, and the person's mask in that crop.
+        detection: of a person; its first two key points are the hips' midpoint and a point on the
+            circle around the person, straight above it in the person's own frame.
     """
     network = networks.load("pose-landmark")
-    place = _around(person.keypoints)
+    circle = detection.keypoints[:2]
     for _ in range(2):
-        points, visibility, score, mask = _landmarks(network, cut(image, place, SIZE))
-        spots, used = np.asarray(to_image(points[:, :2], place, SIZE)), place
-        place = _around(spots[_CIRCLE])
-    depth = np.asarray(points[:POINTS, 2]) * (float(used.size[0]) / SIZE)
-    found = PoseLandmarks(spots[:POINTS], depth, np.asarray(visibility[:POINTS]), float(score))
-    return found, used, np.asarray(mask)
+        place = _around(circle)
+        crop = cut(image, place, SIZE)
+        points, visibility, score, mask = map(np.asarray, _landmarks(network, crop))
+        spots = np.asarray(to_image(points[:, :2], place, SIZE))
+        circle = spots[_CIRCLE]
+    depth = points[:POINTS, 2] * (float(place.size[0]) / SIZE)
+    landmarks = PoseLandmarks(spots[:POINTS], depth, visibility[:POINTS], float(score))
+    return Person(landmarks, place, mask)
 
 
-def _radius(keypoints: Float[np.ndarray, "K 2"]) -> float:
-    return float(np.linalg.norm(keypoints[1] - keypoints[0]))
+def _same(a: Person, b: Person) -> bool:
+    """Say whether two detections ended on one person: landmarks a fraction of the body apart."""
+    apart = np.linalg.norm(a.landmarks.points - b.landmarks.points, axis=1).mean()
+    return bool(apart < 0.05 * min(float(a.place.size[0]), float(b.place.size[0])))
 
 
-def _around(keypoints: Float[np.ndarray, "K 2"]) -> Box:
+def _around(circle: Float[np.ndarray, "2 2"]) -> Box:
     """Return the upright crop around a person, a quarter larger than the circle."""
-    center, (x, y) = keypoints[0], keypoints[1] - keypoints[0]
+    center, (x, y) = circle[0], circle[1] - circle[0]
     turn = np.pi / 2 + np.arctan2(y, x)
-    return box(center[0], center[1], 2.5 * _radius(keypoints), angle=turn)
+    return box(center[0], center[1], 2.5 * float(np.hypot(x, y)), angle=turn)
