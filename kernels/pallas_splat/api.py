@@ -106,8 +106,16 @@ def available(backend: str) -> bool:
 
 
 def default_backend(dtype=jnp.float32) -> str:
-    """Name the fastest backend that runs on JAX's default device for a type of numbers."""
-    return "native" if dtype == jnp.float32 and available("native") else "xla"
+    """Name the fastest backend that runs on JAX's default device for a type of numbers.
+
+    Warns once where only a missing compiler keeps the fastest one away.
+    """
+    if dtype != jnp.float32 or jax.default_backend() != "cpu":
+        return "xla"
+    if available("native"):
+        return "native"
+    _engine("native").announce_unavailable()
+    return "xla"
 
 
 def _engine(backend: str):

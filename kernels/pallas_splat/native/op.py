@@ -9,10 +9,12 @@ with and without AVX2 differ by rounding).
 """
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from pallas_splat.native import build
@@ -64,6 +66,7 @@ def composite_projected(
             raise NotImplementedError(
                 f"backend 'native' computes in float32, got {array.dtype}; use backend 'xla'"
             )
+    shape, cover, attributes = _vary_together((shape, cover, attributes))
     return _composite(shape, cover, attributes, width, height, threads)
 
 
@@ -85,18 +88,26 @@ def unavailable_reason() -> str | None:
     return None
 
 
+@functools.cache
+def announce_unavailable() -> None:
+    """Warn, once per process, that backend "xla" takes over and how to change that."""
+    warnings.warn(
+        f"splatting on the CPU falls back to the slower backend 'xla': {unavailable_reason()}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _composite(shape: _Arrays, cover: _Arrays, attributes, width: int, height: int, threads: int):
     return _forward(shape, cover, attributes, width, height, threads)[0]
 
 
 def _forward(shape: _Arrays, cover: _Arrays, attributes, width: int, height: int, threads: int):
+    image = (height, width)
     call = jax.ffi.ffi_call(
         "pallas_splat_forward",
-        (
-            jax.ShapeDtypeStruct((height, width, attributes.shape[-1]), jnp.float32),
-            jax.ShapeDtypeStruct((height, width), jnp.float32),
-        ),
+        (_output((*image, attributes.shape[-1]), attributes), _output(image, attributes)),
         vmap_method="broadcast_all",
     )
     outputs = call(*shape, *cover, attributes, threads=np.int64(threads))
@@ -108,13 +119,33 @@ def _backward(width: int, height: int, threads: int, residuals, cotangents):
     shape, cover, attributes, outputs = residuals
     call = jax.ffi.ffi_call(
         "pallas_splat_backward",
-        [jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in (*shape, attributes)],
+        [_output(array.shape, array) for array in (*shape, attributes)],
         vmap_method="broadcast_all",
     )
     *d_shape, d_attributes = call(
         *shape, *cover, attributes, *outputs, *cotangents, threads=np.int64(threads)
     )
     return tuple(d_shape), None, d_attributes
+
+
+def _output(shape: tuple[int, ...], like: Array) -> jax.ShapeDtypeStruct:
+    """Describe an output that varies over the same axes of a `shard_map` as an input."""
+    axes = jax.typeof(like).manual_axis_type
+    return jax.ShapeDtypeStruct(shape, jnp.float32, manual_axis_type=axes)
+
+
+def _vary_together(arrays):
+    """Let all arrays vary over the axes of a `shard_map` that any of them varies over.
+
+    JAX then adds up the gradients of those that the shards have in common.
+    """
+    varying = jax.tree.map(lambda a: jax.typeof(a).manual_axis_type.varying, arrays)
+    union = frozenset().union(*jax.tree.leaves(varying))
+    return jax.tree.map(
+        lambda a, own: lax.pcast(a, tuple(union - own), to="varying") if union - own else a,
+        arrays,
+        varying,
+    )
 
 
 _composite.defvjp(_forward, _backward)

@@ -1,0 +1,223 @@
+"""Backend "native": what is its own, beside the contract that all backends share."""
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from pallas_splat import Camera, Config, Gaussians, native, reference, render, workloads
+from pallas_splat.native import build, op
+
+WIDTH, HEIGHT = 37, 70  # three bands of rows, the last one short
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kernels():
+    if not native.available():
+        pytest.skip(f"the native kernels are unavailable: {native.unavailable_reason()}")
+
+
+def make_scene(n=150, name="clustered"):
+    gaussians, camera = workloads.SCENES[name](n, WIDTH)
+    return gaussians, dataclasses.replace(camera, height=HEIGHT)
+
+
+@functools.partial(jax.jit, static_argnames=("engine", "threads"))
+def evaluate(scene, engine, threads=0):
+    """Composite, and the gradient of a loss that weighs every output differently."""
+
+    def loss(scene):
+        options = {"threads": threads} if engine is native else {}
+        out = engine.composite(*scene, None, Config(), **options)
+        waves = jnp.sin(jnp.arange(out.values.size, dtype=out.values.dtype))
+        total = jnp.sum(out.values * waves.reshape(out.values.shape))
+        return total + jnp.sum(out.alpha * jnp.cos(out.values[..., 3])), (out.values, out.alpha)
+
+    return jax.grad(loss, has_aux=True)(scene)
+
+
+def relative_errors(actual, expected):
+    """Norm of the difference over the norm of the expectation, leaf by leaf."""
+    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
+    return [np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12) for a, b in pairs]
+
+
+@pytest.mark.parametrize("name", ["clustered", "adversarial"])
+def test_matches_the_reference_across_bands(name):
+    scene = make_scene(name=name)
+    gradients, outputs = evaluate(workloads.cast(scene, jnp.float32), native)
+    with jax.enable_x64(True):
+        expected = jax.device_get(evaluate(workloads.cast(scene, jnp.float64), reference))
+    assert max(relative_errors(outputs, expected[1])) < 2e-6
+    assert max(relative_errors(gradients, expected[0])) < 2e-5
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_bitwise_the_same_for_any_number_of_threads():
+    scene = workloads.cast(make_scene(), jnp.float32)
+    first, *others = (jax.device_get(evaluate(scene, native, threads=t)) for t in (0, 1, 2, 1))
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, first, other)
+
+
+def test_vmap_is_bitwise_the_same_as_single_views():
+    gaussians, camera = workloads.cast(make_scene(), jnp.float32)
+    shifts = jnp.array([0.0, 0.2, -0.1])
+
+    def shifted(shift):
+        return gaussians, dataclasses.replace(camera, viewmat=camera.viewmat.at[0, 3].add(shift))
+
+    mapped = jax.jit(jax.vmap(lambda s: evaluate(shifted(s), native)))(shifts)
+    nested = jax.jit(jax.vmap(jax.vmap(lambda s: evaluate(shifted(s), native))))(shifts[None])
+    jax.tree.map(np.testing.assert_array_equal, mapped, jax.tree.map(lambda a: a[0], nested))
+    for i, shift in enumerate(shifts):
+        single = evaluate(shifted(shift), native)
+        errors = relative_errors(jax.tree.map(lambda a, i=i: a[i], mapped), single)
+        assert max(errors) < 1e-5  # XLA may round the projection differently under vmap
+
+
+def test_shard_map():
+    gaussians, camera = workloads.cast(make_scene(), jnp.float32)
+    views = jnp.stack([camera.viewmat, camera.viewmat.at[0, 3].add(0.2)])
+
+    def loss(colors, views, axis=None):
+        def one(viewmat):
+            scene = dataclasses.replace(gaussians, colors=colors)
+            view = dataclasses.replace(camera, viewmat=viewmat)
+            return jnp.sum(native.composite(scene, view, None, Config()).values ** 2)
+
+        total = jnp.sum(jax.vmap(one)(views))
+        return total if axis is None else jax.lax.psum(total, axis)
+
+    mesh = Mesh(np.array(jax.devices("cpu")[:1]), ("views",))
+    sharded = jax.shard_map(
+        functools.partial(loss, axis="views"), mesh=mesh, in_specs=(P(), P("views")), out_specs=P()
+    )
+    actual, expected = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(gaussians.colors, views)
+        for f in (sharded, loss)
+    )
+    assert max(relative_errors(actual, expected)) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(1, 65), (300, 2)])
+def test_odd_image_sizes(size):
+    gaussians, camera = workloads.cast(make_scene(40), jnp.float32)
+    K = jnp.array([[100.0, 0, size[0] / 2], [0, 100.0, size[1] / 2], [0, 0, 1]])
+    scene = gaussians, Camera(camera.viewmat, K, *size)
+    actual, expected = evaluate(scene, native), evaluate(scene, reference)
+    assert max(relative_errors(actual[1], expected[1])) < 1e-4
+
+
+def test_no_gaussians():
+    gaussians, camera = workloads.cast(make_scene(), jnp.float32)
+    nothing = jax.tree.map(lambda a: a[:0], gaussians)
+    gradients, (values, alpha) = evaluate((nothing, camera), native)
+    assert not values.any() and not alpha.any()
+    assert gradients[0].means.shape == (0, 3)
+
+
+def test_what_is_not_finite_is_not_drawn():
+    gaussians, camera = workloads.cast(make_scene(), jnp.float32)
+    broken = jnp.arange(len(gaussians.means)) % 5
+    damaged = dataclasses.replace(
+        gaussians,
+        means=jnp.where((broken == 0)[:, None], jnp.nan, gaussians.means),
+        scales=jnp.where((broken == 1)[:, None], 1e30, gaussians.scales),
+        opacities=jnp.where(broken == 2, jnp.nan, gaussians.opacities),
+    )
+    whole = jax.tree.map(lambda a: a[broken >= 3], gaussians)
+    projection_only = native.composite(damaged, camera, None, Config())
+    expected = native.composite(whole, camera, None, Config())
+    np.testing.assert_allclose(projection_only.values[..., :3], expected.values[..., :3], atol=1e-6)
+
+
+def test_refuses_float64():
+    with jax.enable_x64(True):
+        gaussians, camera = workloads.cast(make_scene(), jnp.float64)
+        with pytest.raises(NotImplementedError, match="float32, got float64; use backend 'xla'"):
+            native.composite(gaussians, camera, None, Config())
+
+
+# What happens where the kernels cannot be compiled.
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Forget what was loaded, and keep nothing of the test."""
+    monkeypatch.setenv("JAXAVATAR_CACHE", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    for cached in (build.load, op.unavailable_reason, op.announce_unavailable):
+        cached.cache_clear()
+    yield monkeypatch
+    for cached in (build.load, op.unavailable_reason, op.announce_unavailable):
+        cached.cache_clear()
+
+
+def render_one_pixel():
+    gaussians = Gaussians(
+        jnp.array([[0.0, 0.0, 2.0]]),
+        jnp.array([[1.0, 0.0, 0.0, 0.0]]),
+        jnp.full((1, 3), 0.1),
+        jnp.array([0.5]),
+        jnp.ones((1, 3)),
+    )
+    K = jnp.array([[20.0, 0, 0.5], [0, 20.0, 0.5], [0, 0, 1]])
+    return render(gaussians, Camera(jnp.eye(4), K, 1, 1))
+
+
+def test_without_a_compiler_falls_back_and_says_so_once(fresh, tmp_path):
+    fresh.setenv("PATH", str(tmp_path))
+    assert not native.available()
+    remedy = r"no C\+\+ compiler was found; install g\+\+ or clang\+\+, or set CXX"
+    with pytest.warns(RuntimeWarning, match=remedy):
+        rendered = render_one_pixel()
+    np.testing.assert_allclose(rendered.image, [[[0.5, 0.5, 0.5]]], rtol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        render_one_pixel()
+    with pytest.raises(NotImplementedError, match=remedy):
+        gaussians, camera = workloads.cast(make_scene(), jnp.float32)
+        native.composite(gaussians, camera, None, Config())
+
+
+def test_reasons_name_the_remedy(fresh, tmp_path):
+    fresh.setenv("CXX", "no-such-compiler")
+    assert native.unavailable_reason() == (
+        "the compiler CXX='no-such-compiler' does not exist; unset or correct it"
+    )
+    op.unavailable_reason.cache_clear()
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\n[ $1 = --version ] && exit 0\necho 'error: bad luck' >&2\nexit 1")
+    broken.chmod(0o755)
+    fresh.setenv("CXX", str(broken))
+    assert "cannot compile the kernels (error: bad luck); set CXX" in native.unavailable_reason()
+    assert not list((tmp_path / "native").iterdir())  # nothing half done stays behind
+
+
+def test_cache_that_cannot_be_written(fresh, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    fresh.setenv("JAXAVATAR_CACHE", str(blocked))
+    assert "set JAXAVATAR_CACHE to a folder that can be written" in native.unavailable_reason()
+
+
+def test_two_processes_compile_at_once(tmp_path):
+    code = "from pallas_splat import native; assert native.available()"
+    environment = os.environ | {
+        "JAXAVATAR_CACHE": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    (library,) = (tmp_path / "native").iterdir()
+    assert library.name.startswith("pallas_splat-")
