@@ -24,7 +24,10 @@ from jaxavatar.speech.whisper import Encoder
 from jaxavatar.speech.whisper_file import Whisper
 from jaxavatar.structs import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
-LAYER = 3  # of tiny.en's 4; see `encode_windows`
+# Of tiny.en's 4 blocks. A linear probe for speech sounds (40 classes, unseen voice), and the error
+# that a shift of the sound by 0.68 s causes, relative to the variance:
+#   block   1: 67 %, 0.64   2: 77 %, 0.22   3: 82 %, 0.11   4: 84 %, 0.31
+LAYER = 3
 STEP = 2 * SAMPLE_RATE  # kept per window
 CONTEXT = SAMPLE_RATE  # heard on each side of it
 STATES_PER_FRAME = 2
@@ -81,7 +84,7 @@ def encode_windows(
 
     The residual stream after `layer` is normalised per state to mean 0 and variance 1: it has a
     few channels many times larger than the rest. Early layers mostly say where in the window a
-    state is, the last one is made for the decoder: see the test of shifts and `LAYER`.
+    state is, the last one depends on the crop: see `LAYER`.
     """
     frames = mel.log_mel(windows)
     encode: Callable[..., Any] = Encoder(whisper.config).apply

@@ -89,7 +89,7 @@ PHONE_SHAPES: dict[str, tuple[str, ...]] = {
 
 _ARTICULATORS = 6
 _NEAR = 8  # shapes to each side that can reach a frame
-_RAMP = 0.085  # seconds from a constriction to free lips
+_RAMP = 0.065  # seconds from a constriction to free lips
 _FADE = 0.12  # seconds from speech to rest
 
 
@@ -222,7 +222,7 @@ def _units(
         **_both("mouthStretch", 0.5 * spread * (1 - 0.5 * seal)),
         **_both("mouthSmile", 0.3 * spread * (1 - 0.5 * seal)),
         **_both("mouthLowerDown", bare * free),
-        **_both("mouthUpperUp", 0.7 * bare * free + 0.22 * tuck),
+        **_both("mouthUpperUp", 0.7 * bare * free + 0.38 * tuck),
     }
 
 

@@ -68,7 +68,7 @@ def test_a_frame_hears_its_own_window_only(small):
 
 
 def test_a_shift_of_the_sound_shifts_the_features(whisper, spoken):
-    """Measured: mean cosine 0.94 to 0.99, lowest frame 0.65 or more, for 8 shifts."""
+    """Measured for 7 shifts of two voices: mean 0.938 to 0.995, lowest 2 % above 0.89."""
     samples, _ = spoken
     still = features.speech_features(whisper, samples)
     for frames in (1, 13, 31, 50):
@@ -76,8 +76,8 @@ def test_a_shift_of_the_sound_shifts_the_features(whisper, spoken):
         similar = cosine(still, moved)
         if frames % 50 == 0:  # the grid's own period: the same windows
             np.testing.assert_allclose(moved, still, atol=2e-3)
-        assert similar.mean() > 0.92
-        assert np.percentile(similar, 2) > 0.7
+        assert similar.mean() > 0.925
+        assert np.percentile(similar, 2) > 0.85
 
 
 def test_silence_is_steady_and_far_from_speech(whisper, spoken):

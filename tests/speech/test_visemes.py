@@ -130,7 +130,7 @@ def test_curves_are_smooth_and_in_range(spoken):
     fine = face_curves(phones, int(phones[-1].end * 400), fps=400)
     assert fine.min() >= 0
     assert fine.max() < 0.9
-    # The fastest is a lip seal: 0.085 s from full to none, at most pi / 2 of the mean speed.
+    # The fastest is a lip seal: 0.065 s from full to none, at most pi / 2 of the mean speed.
     assert np.abs(np.diff(fine, axis=0)).max() * 400 < 25
     # No kinks: the speed changes over some frames of 2.5 ms, never at once.
     assert np.abs(np.diff(fine, 2, axis=0)).max() * 400 < 4
