@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import jaxlie
 import numpy as np
+from jaxtyping import ArrayLike, Float
 from pallas_splat import Camera
 
 from jaxavatar.structs import FPS, Avatar
@@ -25,23 +26,34 @@ def photo_camera(avatar: Avatar, size: int) -> Camera:
     )
 
 
-def orbit(avatar: Avatar, size: int, frames: int) -> Camera:
-    """Return a camera per frame that swings around the person, starting as in the photo.
+def side_cameras(avatar: Avatar, size: int, angles: Float[ArrayLike, " T"]) -> Camera:
+    """Return the photo's camera moved around the vertical through the pelvis.
 
-    It turns about the vertical through the pelvis, 25 degrees to either side within 8 seconds.
+    Args:
+        avatar: whom to see.
+        size: longer side of the image, pixels.
+        angles: radians; positive ones show the person's left side.
 
     Returns:
-        The photo's camera, with `viewmat` and `K` of a leading axis T = `frames`.
+        A camera per angle: `viewmat` and `K` have a leading axis T.
     """
     front = photo_camera(avatar, size)
-    angle = ORBIT_ANGLE * jnp.sin(2 * np.pi * jnp.arange(frames) / (FPS * ORBIT_SECONDS))
-    turn = jaxlie.SO3.exp(angle[:, None] * jnp.array([0.0, 1.0, 0.0]))
+    angles = jnp.asarray(angles, jnp.float32)
+    turn = jaxlie.SO3.exp(angles[:, None] * jnp.array([0.0, 1.0, 0.0]))
     centre = jaxlie.SE3.from_translation(avatar.rest.translation)
-    back = jaxlie.SE3.from_translation(-avatar.rest.translation)
-    swung = centre @ jaxlie.SE3.from_rotation(turn) @ back
+    swung = centre @ jaxlie.SE3.from_rotation(turn) @ centre.inverse()
     return Camera(
         viewmat=swung.as_matrix(),
-        K=jnp.broadcast_to(front.K, (frames, 3, 3)),
+        K=jnp.broadcast_to(front.K, (len(angles), 3, 3)),
         width=front.width,
         height=front.height,
     )
+
+
+def orbit(avatar: Avatar, size: int, frames: int) -> Camera:
+    """Return a camera per frame that swings 25 degrees to either side within 8 seconds.
+
+    It starts as in the photo; see `side_cameras`.
+    """
+    phase = 2 * np.pi * np.arange(frames) / (FPS * ORBIT_SECONDS)
+    return side_cameras(avatar, size, ORBIT_ANGLE * np.sin(phase))

@@ -19,6 +19,7 @@ from PIL import Image
 import jaxavatar.animate
 import jaxavatar.drive
 import jaxavatar.perception
+import jaxavatar.preview
 from jaxavatar import avatar_file, cli, weights
 from jaxavatar.deformer import Driver, DriverConfig, initial_state, save_params, whole
 from jaxavatar.errors import InputError
@@ -69,8 +70,7 @@ def calls(monkeypatch, toys, tmp_path) -> dict:
         for step in range(1, steps + 1):
             progress(step, steps, {"loss": 1 / step})
         report = {"psnr": np.float32(30)}
-        preview = {"photo": image, "front": np.zeros((20, 10, 3))}
-        return types.SimpleNamespace(avatar=toys.avatar(), report=report, preview=preview)
+        return types.SimpleNamespace(avatar=toys.avatar(), report=report)
 
     def make_drive(samples, text=None):
         seen["drive"] = (len(samples), text)
@@ -88,6 +88,7 @@ def calls(monkeypatch, toys, tmp_path) -> dict:
     monkeypatch.setattr(jaxavatar.perception, "perceive", perceive, raising=False)
     monkeypatch.setattr(jaxavatar.drive, "make_drive", make_drive)
     monkeypatch.setattr(jaxavatar.animate, "stream", stream)
+    monkeypatch.setattr(jaxavatar.preview, "preview", lambda avatar, image: {"Photo": image})
     driver = tmp_path / "driver.npz"
     save_params(driver, {"params": {"x": np.zeros(2)}}, DriverConfig())
     monkeypatch.setattr("jaxavatar.deformer.weights_file.PACKAGED", driver)

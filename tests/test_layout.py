@@ -2,10 +2,14 @@
 
 import ast
 import collections
+import importlib.metadata
 import importlib.util
+import itertools
 import pathlib
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import pytest
@@ -20,7 +24,7 @@ ROWS = (
     {"body", "perception", "speech", "photo", "avatar_file", "views"},
     {"reconstruction", "deformer", "drive"},
     {"animate"},
-    {"losses", "metrics", "teachers", "export"},
+    {"losses", "metrics", "teachers", "export", "preview"},
     {"data"},
     {"training"},
     {"cli"},
@@ -93,6 +97,32 @@ def test_library_imports_no_scripts_or_test_tools():
         tops = {name.split(".")[0] for name in imports(path)}
         forbidden = {"experiments", "tests", "kernels", "pytest", "torch", "mediapipe", "skimage"}
         assert not tops & forbidden, f"{path.relative_to(ROOT)} imports {tops & forbidden}"
+
+
+def declared(*groups: str) -> set[str]:
+    """Return the distributions that pyproject.toml names, in the given extras too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [project["optional-dependencies"][group] for group in groups]
+    lines = itertools.chain(project["dependencies"], *extras)
+    return {re.split(r"[<>=\[ ]", line)[0].lower() for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("folders", "groups"),
+    [
+        (("jaxavatar", "kernels"), ()),
+        (("experiments",), ("demo",)),
+        (("tests",), ("demo", "test")),
+    ],
+)
+def test_every_import_is_declared(folders, groups):
+    known = declared(*groups) | {"jaxavatar"}
+    providers = importlib.metadata.packages_distributions()
+    own = sys.stdlib_module_names | {"jaxavatar", "pallas_splat", "experiments"}
+    for path in sources(*folders):
+        for top in {name.split(".")[0] for name in imports(path)} - own:
+            names = {name.lower() for name in providers.get(top, [])}
+            assert names & known, f"{path.relative_to(ROOT)} imports {top}, not in pyproject.toml"
 
 
 def test_kernels_is_never_a_package():

@@ -49,3 +49,10 @@ def test_orbit_turns_around_the_person(avatar):
     assert angles.max() == pytest.approx(25, abs=0.05)
     assert angles.min() == pytest.approx(-25, abs=0.05)
     assert np.abs(np.diff(angles)).max() < 1
+
+
+def test_positive_angles_show_the_persons_left_side(avatar):
+    # A point before the pelvis (nearer to the camera) moves to the image's left.
+    camera = views.side_cameras(avatar, 100, np.array([0.0, 0.3]))
+    before = avatar.rest.translation - jnp.array([0, 0, 0.5])
+    assert pixel(camera, before, 1)[0][0] < pixel(camera, before, 0)[0][0] - 1

@@ -80,6 +80,7 @@ def make(
     from jaxavatar.avatar_file import save_avatar
     from jaxavatar.export.picture import save_panels
     from jaxavatar.perception import perceive
+    from jaxavatar.preview import preview as render_preview
     from jaxavatar.reconstruction.create import create_avatar
 
     common.say(photo.messages)
@@ -104,5 +105,5 @@ def make(
         "report": creation.report,
     }
     save_avatar(target, creation.avatar, info)
-    save_panels(preview, creation.preview)
+    save_panels(preview, render_preview(creation.avatar, photo.image))
     return creation.avatar
