@@ -12,6 +12,8 @@ from pallas_splat.structs import Projected
 _COUNT_MAX = 2**30
 """Totals from here on are reported as 2^31 - 1, before int32 can wrap."""
 
+_LENGTH_BUCKETS = 2048
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -62,12 +64,16 @@ class Bins:
     Attributes:
         ids: Gaussian of each list entry; only the first `starts[-1]` mean something.
         starts: where the list of each tile starts, closed by the end of the last one.
+        queue: all tiles, roughly from the longest list to the shortest.
+        busy: tiles whose list is not empty; they come first in the queue.
         total: entries that the scene needs.
         overflow: whether they did not fit.
     """
 
     ids: Int[Array, " capacity"]
     starts: Int[Array, " tiles_plus_1"]
+    queue: Int[Array, " tiles"]
+    busy: Int[Array, ""]
     total: Int[Array, ""]
     overflow: Bool[Array, ""]
 
@@ -118,9 +124,14 @@ def bin_gaussians(projected: Projected, grid: Grid, capacity: int) -> Bins:
     tile = (top + nth // columns) * grid.columns + left + nth % columns
     tile = jnp.where(slots < total, tile, grid.tiles)
     by_tile, starts = sort_by_key(tile, grid.tiles + 1)
+    starts = starts[: grid.tiles + 1]
+    lengths = starts[1:] - starts[:-1]
+    shortness = _LENGTH_BUCKETS - 1 - jnp.minimum(lengths, _LENGTH_BUCKETS - 1)
     return Bins(
         ids=order[rank[by_tile]],
-        starts=starts[: grid.tiles + 1],
+        starts=starts,
+        queue=sort_by_key(shortness, _LENGTH_BUCKETS)[0],
+        busy=jnp.sum(lengths > 0, dtype=jnp.int32),
         total=total,
         overflow=total > capacity,
     )

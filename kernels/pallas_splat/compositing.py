@@ -43,7 +43,6 @@ def composite_tiles(
     """
     dtype = table.dtype
     x, y = lanes_lib.pixel_centres(grid, dtype)
-    queue = lanes_lib.make_queue(bins, grid)
     n_channels = table.shape[1] - ROW_ATTRIBUTES
 
     def step(carry):
@@ -54,7 +53,7 @@ def composite_tiles(
         # row past the last tile, which is dropped.
         out = out.at[lanes.tile].set(sums, mode="promise_in_bounds")
         finished = _finished(lanes, through, config.chunk)
-        lanes = queue.advance(lanes, config.chunk, finished)
+        lanes = lanes_lib.advance(lanes, bins, config.chunk, finished)
         through = jnp.where(finished[:, None], 1, through)
         sums = jnp.where(finished[:, None, None], 0, sums)
         return lanes, through, sums, out
@@ -63,7 +62,7 @@ def composite_tiles(
         lambda carry: jnp.any(carry[0].tile < grid.tiles),
         step,
         (
-            lanes_lib.start(queue, config.lanes),
+            lanes_lib.start(bins, config.lanes),
             jnp.ones((config.lanes, x.size), dtype),
             jnp.zeros((config.lanes, n_channels, x.size), dtype),
             jnp.zeros((grid.tiles + 1, n_channels, x.size), dtype),
@@ -92,7 +91,6 @@ def composite_tiles_vjp(
     """
     dtype = table.dtype
     x, y = lanes_lib.pixel_centres(grid, dtype)
-    queue = lanes_lib.make_queue(bins, grid)
     capacity = bins.ids.shape[0]
     total = jnp.sum(out * out_grad, axis=1, keepdims=True)
     upstream = jnp.pad(jnp.concatenate([out_grad, total], axis=1), ((0, 1), (0, 0), (0, 0)))
@@ -105,7 +103,7 @@ def composite_tiles_vjp(
         )
         entry_grads = entry_grads.at[entry].set(row_grads, mode="promise_in_bounds")
         finished = _finished(lanes, through, config.chunk)
-        lanes = queue.advance(lanes, config.chunk, finished)
+        lanes = lanes_lib.advance(lanes, bins, config.chunk, finished)
         through = jnp.where(finished[:, None], 1, through)
         running = jnp.where(finished[:, None], 0, running)
         return lanes, through, running, entry_grads
@@ -114,7 +112,7 @@ def composite_tiles_vjp(
         lambda carry: jnp.any(carry[0].tile < grid.tiles),
         step,
         (
-            lanes_lib.start(queue, config.lanes),
+            lanes_lib.start(bins, config.lanes),
             jnp.ones((config.lanes, x.size), dtype),
             jnp.zeros((config.lanes, x.size), dtype),
             jnp.zeros((capacity + 1, table.shape[1]), dtype),

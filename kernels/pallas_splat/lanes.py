@@ -13,12 +13,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pallas_splat.binning import Bins, Grid
 from pallas_splat.config import ALPHA_MAX, ALPHA_MIN
-from pallas_splat.sorting import sort_by_key
 
 ROW_ATTRIBUTES = 6
 """Column of a table's first attribute; x, y, three conic entries and the opacity come before."""
-
-_LENGTH_BUCKETS = 2048
 
 
 @jax.tree_util.register_dataclass
@@ -35,47 +32,21 @@ class Lanes:
     taken: Int[Array, ""]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Queue:
-    """Non-empty tiles, the one with the longest list first, and where their lists are."""
-
-    tiles: Int[Array, " tiles"]
-    length: Int[Array, ""]
-    bins: Bins
-
-    def take(self, nth: Int[Array, " B"], taken: Int[Array, ""]) -> Lanes:
-        """Give lanes the tiles at places `nth` of the queue; beyond its end they idle."""
-        n_tiles = self.tiles.shape[0]
-        exists = nth < self.length
-        tile = jnp.where(exists, self.tiles[jnp.minimum(nth, n_tiles - 1)], n_tiles)
-        start = jnp.where(exists, self.bins.starts[tile], 0)
-        end = jnp.where(exists, self.bins.starts[jnp.minimum(tile + 1, n_tiles)], 0)
-        return Lanes(tile, start, end, taken)
-
-    def advance(self, lanes: Lanes, chunk: int, finished: Bool[Array, " B"]) -> Lanes:
-        """Move busy lanes on by a chunk and give finished ones their next tile."""
-        nth = lanes.taken + jnp.cumsum(finished, dtype=jnp.int32) - 1
-        fresh = self.take(nth, lanes.taken + jnp.sum(finished, dtype=jnp.int32))
-        return Lanes(
-            tile=jnp.where(finished, fresh.tile, lanes.tile),
-            position=jnp.where(finished, fresh.position, lanes.position + chunk),
-            end=jnp.where(finished, fresh.end, lanes.end),
-            taken=fresh.taken,
-        )
-
-
-def make_queue(bins: Bins, grid: Grid) -> Queue:
-    """Queue the tiles that have a list, roughly by falling length."""
-    lengths = bins.starts[1:] - bins.starts[:-1]
-    bucket = _LENGTH_BUCKETS - 1 - jnp.minimum(lengths, _LENGTH_BUCKETS - 1)
-    tiles, _ = sort_by_key(bucket, _LENGTH_BUCKETS)
-    return Queue(tiles, jnp.sum(lengths > 0, dtype=jnp.int32), bins)
-
-
-def start(queue: Queue, n_lanes: int) -> Lanes:
+def start(bins: Bins, n_lanes: int) -> Lanes:
     """Give each lane its first tile."""
-    return queue.take(jnp.arange(n_lanes, dtype=jnp.int32), jnp.int32(n_lanes))
+    return _take(bins, jnp.arange(n_lanes, dtype=jnp.int32), jnp.int32(n_lanes))
+
+
+def advance(lanes: Lanes, bins: Bins, chunk: int, finished: Bool[Array, " B"]) -> Lanes:
+    """Move busy lanes on by a chunk and give finished ones the next tiles of the queue."""
+    nth = lanes.taken + jnp.cumsum(finished, dtype=jnp.int32) - 1
+    fresh = _take(bins, nth, lanes.taken + jnp.sum(finished, dtype=jnp.int32))
+    return Lanes(
+        tile=jnp.where(finished, fresh.tile, lanes.tile),
+        position=jnp.where(finished, fresh.position, lanes.position + chunk),
+        end=jnp.where(finished, fresh.end, lanes.end),
+        taken=fresh.taken,
+    )
 
 
 def fetch(
@@ -117,3 +88,13 @@ def alphas(
     sigma = sigma + rows[..., 3:4] * dx * dy
     alpha = jnp.minimum(rows[..., 5:6] * jnp.exp(jnp.minimum(-sigma, 0)), ALPHA_MAX)
     return jnp.where(alpha >= ALPHA_MIN, alpha, 0)
+
+
+def _take(bins: Bins, nth: Int[Array, " B"], taken: Int[Array, ""]) -> Lanes:
+    """Tiles at places `nth` of the queue; beyond its busy part there is nothing to do."""
+    n_tiles = bins.queue.shape[0]
+    exists = nth < bins.busy
+    tile = jnp.where(exists, bins.queue[jnp.minimum(nth, n_tiles - 1)], n_tiles)
+    start = jnp.where(exists, bins.starts[tile], 0)
+    end = jnp.where(exists, bins.starts[jnp.minimum(tile + 1, n_tiles)], 0)
+    return Lanes(tile, start, end, taken)

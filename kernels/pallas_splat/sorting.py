@@ -12,7 +12,7 @@ _LANES = 16
 _LANES_MANY_KEYS = 4  # beyond some 8k keys the histogram of 16 lanes outgrows the cache
 _MANY_KEYS = 8192
 _SCAN_BLOCK = 64
-_DIGITS = ((0, 11), (11, 10), (21, 10))  # (shift, bits): the 31 bits of a positive float32
+_DIGIT_BITS = 11  # three digits hold the 31 bits of a positive float32
 
 
 def sort_by_key(
@@ -130,11 +130,13 @@ def _library_sort(keys, n_keys: int):
 def _radix_order(depth):
     """Sort by the bits of the floats, which for positive ones grow with the value."""
     bits = lax.bitcast_convert_type(depth, jnp.int32)
-    order = jnp.arange(depth.shape[0], dtype=jnp.int32)
-    for shift, width in _DIGITS:
-        digit = (bits[order] >> shift) & (2**width - 1)
-        order = order[_counting_sort(digit, 2**width)[0]]
-    return order
+
+    def sort_digit(order, shift):
+        digit = (bits[order] >> shift) & (2**_DIGIT_BITS - 1)
+        return order[_counting_sort(digit, 2**_DIGIT_BITS)[0]], None
+
+    shifts = jnp.arange(0, 32, _DIGIT_BITS, dtype=jnp.int32)
+    return lax.scan(sort_digit, jnp.arange(depth.shape[0], dtype=jnp.int32), shifts)[0]
 
 
 def _scan_segment_sum(rows, segments, n_segments: int):
