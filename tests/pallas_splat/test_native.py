@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import os
+import pathlib
 import subprocess
 import sys
+import textwrap
 import warnings
 
 import jax
@@ -28,6 +30,10 @@ def kernels():
 def make_scene(n=150, name="clustered"):
     gaussians, camera = workloads.SCENES[name](n, WIDTH)
     return gaussians, dataclasses.replace(camera, height=HEIGHT)
+
+
+def make_float32_scene():
+    return workloads.cast(make_scene(), jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("engine", "threads"))
@@ -62,14 +68,14 @@ def test_matches_the_reference_across_bands(name):
 
 
 def test_bitwise_the_same_for_any_number_of_threads():
-    scene = workloads.cast(make_scene(), jnp.float32)
+    scene = make_float32_scene()
     first, *others = (jax.device_get(evaluate(scene, native, threads=t)) for t in (0, 1, 2, 1))
     for other in others:
         jax.tree.map(np.testing.assert_array_equal, first, other)
 
 
 def test_vmap_is_bitwise_the_same_as_single_views():
-    gaussians, camera = workloads.cast(make_scene(), jnp.float32)
+    gaussians, camera = make_float32_scene()
     shifts = jnp.array([0.0, 0.2, -0.1])
 
     def shifted(shift):
@@ -85,7 +91,7 @@ def test_vmap_is_bitwise_the_same_as_single_views():
 
 
 def test_shard_map():
-    gaussians, camera = workloads.cast(make_scene(), jnp.float32)
+    gaussians, camera = make_float32_scene()
     views = jnp.stack([camera.viewmat, camera.viewmat.at[0, 3].add(0.2)])
 
     def loss(colors, views, axis=None):
@@ -118,7 +124,7 @@ def test_odd_image_sizes(size):
 
 
 def test_no_gaussians():
-    gaussians, camera = workloads.cast(make_scene(), jnp.float32)
+    gaussians, camera = make_float32_scene()
     nothing = jax.tree.map(lambda a: a[:0], gaussians)
     gradients, (values, alpha) = evaluate((nothing, camera), native)
     assert not values.any() and not alpha.any()
@@ -126,7 +132,7 @@ def test_no_gaussians():
 
 
 def test_what_is_not_finite_is_not_drawn():
-    gaussians, camera = workloads.cast(make_scene(), jnp.float32)
+    gaussians, camera = make_float32_scene()
     broken = jnp.arange(len(gaussians.means)) % 5
     damaged = dataclasses.replace(
         gaussians,
@@ -185,7 +191,7 @@ def test_without_a_compiler_falls_back_and_says_so_once(fresh, tmp_path):
         warnings.simplefilter("error")
         render_one_pixel()
     with pytest.raises(NotImplementedError, match=remedy):
-        gaussians, camera = workloads.cast(make_scene(), jnp.float32)
+        gaussians, camera = make_float32_scene()
         native.composite(gaussians, camera, None, Config())
 
 
@@ -199,7 +205,9 @@ def test_reasons_name_the_remedy(fresh, tmp_path):
     broken.write_text("#!/bin/sh\n[ $1 = --version ] && exit 0\necho 'error: bad luck' >&2\nexit 1")
     broken.chmod(0o755)
     fresh.setenv("CXX", str(broken))
-    assert "cannot compile the kernels (error: bad luck); set CXX" in native.unavailable_reason()
+    assert "cannot compile the kernels (error: bad luck); set CXX" in str(
+        native.unavailable_reason()
+    )
     assert not list((tmp_path / "native").iterdir())  # nothing half done stays behind
 
 
@@ -207,17 +215,35 @@ def test_cache_that_cannot_be_written(fresh, tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
     fresh.setenv("JAXAVATAR_CACHE", str(blocked))
-    assert "set JAXAVATAR_CACHE to a folder that can be written" in native.unavailable_reason()
+    assert "set JAXAVATAR_CACHE to a folder that can be written" in str(native.unavailable_reason())
 
 
-def test_two_processes_compile_at_once(tmp_path):
-    code = "from pallas_splat import native; assert native.available()"
-    environment = os.environ | {
-        "JAXAVATAR_CACHE": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    command = [sys.executable, "-c", code]
-    processes = [subprocess.Popen(command, env=environment) for _ in range(2)]
+def test_two_processes_compile_at_once_and_without_avx2(tmp_path):
+    """Both compile into an empty cache; a machine of unknown kind gets the baseline kernels."""
+    code = """
+        import platform, sys
+        import numpy as np
+        platform.machine = lambda: "unknown"
+        sys.path[:0] = sys.argv[2:]
+        import test_native
+        scene = test_native.make_float32_scene()
+        gradients, outputs = test_native.evaluate(scene, test_native.native)
+        np.savez(sys.argv[1], *test_native.jax.tree.leaves((gradients, outputs)))
+    """
+    environment = os.environ | {"JAXAVATAR_CACHE": str(tmp_path)}
+    here = str(pathlib.Path(__file__).parent)
+    files = [tmp_path / f"{name}.npz" for name in "ab"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), str(file), here, *sys.path],
+            env=environment,
+        )
+        for file in files
+    ]
     assert [process.wait() for process in processes] == [0, 0]
     (library,) = (tmp_path / "native").iterdir()
     assert library.name.startswith("pallas_splat-")
+    expected = jax.tree.leaves(evaluate(make_float32_scene(), native))
+    for file in files:
+        with np.load(file) as saved:
+            assert max(relative_errors([saved[name] for name in saved.files], expected)) < 1e-5

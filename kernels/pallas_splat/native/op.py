@@ -66,7 +66,9 @@ def composite_projected(
             raise NotImplementedError(
                 f"backend 'native' computes in float32, got {array.dtype}; use backend 'xla'"
             )
-    shape, cover, attributes = _vary_together((shape, cover, attributes))
+    arguments = (shape, cover, attributes)
+    axes = frozenset().union(*(_varying(array) for array in jax.tree.leaves(arguments)))
+    shape, cover, attributes = _vary(arguments, axes)
     return _composite(shape, cover, attributes, width, height, threads)
 
 
@@ -104,13 +106,16 @@ def _composite(shape: _Arrays, cover: _Arrays, attributes, width: int, height: i
 
 
 def _forward(shape: _Arrays, cover: _Arrays, attributes, width: int, height: int, threads: int):
-    image = (height, width)
     call = jax.ffi.ffi_call(
         "pallas_splat_forward",
-        (_output((*image, attributes.shape[-1]), attributes), _output(image, attributes)),
+        (
+            jax.ShapeDtypeStruct((height, width, attributes.shape[-1]), jnp.float32),
+            jax.ShapeDtypeStruct((height, width), jnp.float32),
+        ),
         vmap_method="broadcast_all",
     )
     outputs = call(*shape, *cover, attributes, threads=np.int64(threads))
+    outputs = _vary(outputs, _varying(attributes))
     return outputs, (shape, cover, attributes, outputs)
 
 
@@ -119,33 +124,29 @@ def _backward(width: int, height: int, threads: int, residuals, cotangents):
     shape, cover, attributes, outputs = residuals
     call = jax.ffi.ffi_call(
         "pallas_splat_backward",
-        [_output(array.shape, array) for array in (*shape, attributes)],
+        [jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in (*shape, attributes)],
         vmap_method="broadcast_all",
     )
-    *d_shape, d_attributes = call(
-        *shape, *cover, attributes, *outputs, *cotangents, threads=np.int64(threads)
-    )
+    gradients = call(*shape, *cover, attributes, *outputs, *cotangents, threads=np.int64(threads))
+    *d_shape, d_attributes = _vary(gradients, _varying(attributes))
     return tuple(d_shape), None, d_attributes
 
 
-def _output(shape: tuple[int, ...], like: Array) -> jax.ShapeDtypeStruct:
-    """Describe an output that varies over the same axes of a `shard_map` as an input."""
-    axes = jax.typeof(like).manual_axis_type
-    return jax.ShapeDtypeStruct(shape, jnp.float32, manual_axis_type=axes)
+# Inside `shard_map`, JAX tracks over which axes of the mesh an array varies. The C++ calls take and
+# give arrays that all vary over the same axes; JAX then adds up the gradients of those inputs that
+# the shards have in common.
 
 
-def _vary_together(arrays):
-    """Let all arrays vary over the axes of a `shard_map` that any of them varies over.
+def _varying(array: Array) -> frozenset[str]:
+    return jax.typeof(array).manual_axis_type.varying
 
-    JAX then adds up the gradients of those that the shards have in common.
-    """
-    varying = jax.tree.map(lambda a: jax.typeof(a).manual_axis_type.varying, arrays)
-    union = frozenset().union(*jax.tree.leaves(varying))
-    return jax.tree.map(
-        lambda a, own: lax.pcast(a, tuple(union - own), to="varying") if union - own else a,
-        arrays,
-        varying,
-    )
+
+def _vary(arrays, axes: frozenset[str]):
+    def vary(array):
+        missing = tuple(axes - _varying(array))
+        return lax.pcast(array, missing, to="varying") if missing else array
+
+    return jax.tree.map(vary, arrays)
 
 
 _composite.defvjp(_forward, _backward)
