@@ -52,7 +52,7 @@ def avatar(n: int, size: int, seed: int = 0) -> Scene:
     flat = rng.uniform(1.0, 1.67, (n, 2)) * distance / 512
     view = np.diag([1.0, -1.0, -1.0, 1.0])
     view[:3, 3] = 0, _BODY_HEIGHT / 2, distance
-    gaussians = Gaussians(
+    gaussians = _gaussians(
         means=means,
         # The shortest rotation from the local z axis, along which they are thin, to the normal.
         quats=np.stack([1 + normals[:, 2], -normals[:, 1], normals[:, 0], np.zeros(n)], axis=1),
@@ -61,7 +61,7 @@ def avatar(n: int, size: int, seed: int = 0) -> Scene:
         colors=np.clip(0.5 + 0.4 * normals + rng.normal(0, 0.1, (n, 3)), 0, 1),
         linear=None,
     )
-    return gaussians, Camera(view, _intrinsics(size, size, focal=size), size, size)
+    return gaussians, _camera(view, size, size, focal=size)
 
 
 def clustered(n: int, size: int, seed: int = 0) -> Scene:
@@ -75,7 +75,7 @@ def clustered(n: int, size: int, seed: int = 0) -> Scene:
     rng = np.random.default_rng(seed)
     centres = rng.uniform((-1.0, -0.7, 2.0), (1.0, 0.7, 6.0), (5, 3))
     means = centres[rng.integers(5, size=n)] + rng.normal(0, 0.15, (n, 3))
-    gaussians = Gaussians(
+    gaussians = _gaussians(
         means=means,
         quats=rng.standard_normal((n, 4)),
         scales=np.exp(rng.uniform(np.log(0.005), np.log(0.2), (n, 3))),
@@ -138,11 +138,17 @@ def _tilted_camera(width: int, height: int) -> Camera:
         [0, 0, 1],
     ]
     view[:3, 3] = 0.05, -0.02, 0.1
-    return Camera(view, _intrinsics(width, height, focal=1.3 * width), width, height)
+    return _camera(view, width, height, focal=1.3 * width)
 
 
-def _intrinsics(width: int, height: int, focal: float) -> np.ndarray:
-    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+def _gaussians(**arrays: Any) -> Gaussians:
+    """Hold NumPy arrays where the struct promises JAX ones, until `cast`."""
+    return Gaussians(**arrays)
+
+
+def _camera(view: Any, width: int, height: int, focal: float) -> Camera:
+    intrinsics: Any = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+    return Camera(view, intrinsics, width, height)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -150,6 +150,7 @@ def test_uniform_colour_and_features_follow_alpha(backend):
     (gaussians, camera, *_), _ = float32("clustered")
     grey = dataclasses.replace(gaussians, colors=jnp.full((N, 3), 0.25))
     rendered = render_with(backend, grey, camera, jnp.full((N, 2), -2.0), jnp.zeros(3))
+    assert rendered.features is not None
     for values, factor in ((rendered.image, 0.25), (rendered.features, -2)):
         expected = np.broadcast_to(factor * rendered.alpha[..., None], values.shape)
         np.testing.assert_allclose(values, expected, atol=1e-6)

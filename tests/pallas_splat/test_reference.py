@@ -95,6 +95,7 @@ def test_gradients_match_finite_differences(backend, antialias):
                 config=Config(antialias=antialias),
             )
             parts = [rendered.image, rendered.alpha[..., None], 0.1 * rendered.depth[..., None]]
+            assert rendered.features is not None
             return jnp.sum(weights * jnp.concatenate([*parts, rendered.features], axis=-1))
 
         gradient = jax.jit(jax.grad(loss))(arrays)

@@ -1,0 +1,1 @@
+"""Timing commands; results are committed with the device and versions that gave them."""
