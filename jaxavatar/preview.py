@@ -34,18 +34,19 @@ def preview(
     Returns:
         Labels and pictures in [0, 1], for `export.picture.save_panels`.
     """
-    labels, angles, shares = zip(*_VIEWS, strict=True)
     count = len(_VIEWS)
+    shares = jnp.array([share for _, _, share in _VIEWS])
     deltas = BodyPose(
         rotations=jnp.zeros((count, *avatar.rest.rotations.shape)),
         translation=jnp.zeros((count, 3)),
-        expression=jnp.array(shares)[:, None] * avatar.photo_expression,
+        expression=shares[:, None] * avatar.photo_expression,
     )
     posed = jax.jit(pose_avatar)(avatar, deltas)
-    cameras = side_cameras(avatar, size, np.array(angles))
+    cameras = side_cameras(avatar, size, np.array([angle for _, angle, _ in _VIEWS]))
     views = [jax.tree.map(lambda leaf, i=i: leaf[i], (posed, cameras)) for i in range(count)]
     config = Config(capacity=max(estimate_capacity(*view) for view in views))
     shown = jax.jit(render_frames, static_argnames="config")(
         posed, cameras, jnp.ones(3), config=config
     )
-    return {"Photo": photo} | dict(zip(labels, np.asarray(shown.images), strict=True))
+    images = zip(_VIEWS, np.asarray(shown.images), strict=True)
+    return {"Photo": photo} | {label: image for (label, _, _), image in images}
