@@ -53,14 +53,14 @@ class Deformed:
 
 def encode(driver: Driver, params: Params, avatar: Avatar) -> AvatarCode:
     """Prepare an avatar for `track` and `deform_frames`."""
-    return driver.apply(params, avatar, method="encode")
+    return _apply(driver, params, "encode", avatar)
 
 
 def track(
     driver: Driver, params: Params, code: AvatarCode, window: Window, state: Float[Array, "M S"]
 ) -> tuple[Motion, Float[Array, "M S"]]:
     """Turn a stretch of speech into motion; return it and the state after its last frame."""
-    return driver.apply(params, code, window, state, method="track")
+    return _apply(driver, params, "track", code, window, state)
 
 
 def deform_frames(
@@ -76,7 +76,7 @@ def deform_frames(
     """
 
     def frame(motion: Motion) -> Deformed:
-        offsets = driver.apply(params, code.queries, motion, method="offsets")
+        offsets = _apply(driver, params, "offsets", code.queries, motion)
         transforms = _transforms(avatar, jaxlie.SE3(motion.transforms))
         means, linear = body.skin(avatar.means + offsets.position, avatar.weights, transforms)
         return Deformed(
@@ -100,7 +100,7 @@ def deform_points(
     queries = code.queries.select(index)
 
     def frame(motion: Motion) -> Float[Array, "K 3"]:
-        shift = driver.apply(params, queries, motion, method="offsets").position
+        shift = _apply(driver, params, "offsets", queries, motion).position
         transforms = _transforms(avatar, jaxlie.SE3(motion.transforms))
         return body.skin(avatar.means[index] + shift, avatar.weights[index], transforms)[0]
 
@@ -147,15 +147,25 @@ def pose_avatar(avatar: Avatar, deltas: BodyPose) -> Gaussians:
     """
 
     def frame(delta: BodyPose) -> Gaussians:
-        local = jaxlie.SE3.from_rotation(jaxlie.SO3.exp(delta.rotations))
-        transforms = _transforms(avatar, local)
-        transforms = transforms.at[:, :, 3].add(delta.translation)
         face = jnp.einsum("nek,e->nk", avatar.face_units, delta.expression)
         points = avatar.means.at[: avatar.n_face].add(face)
-        means, linear = body.skin(points, avatar.weights, transforms)
+        means, linear = body.skin(points, avatar.weights, _delta_transforms(avatar, delta))
         return _gaussians(avatar, means, linear, avatar.opacities, avatar.colors)
 
     return jax.lax.map(frame, deltas)
+
+
+def pose_points(avatar: Avatar, deltas: BodyPose, index: Int[Array, " K"]) -> Float[Array, "T K 3"]:
+    """Return the posed centres of some Gaussians only: `pose_avatar(...)` at `index`, cheaply."""
+    on_face = (index < avatar.n_face)[:, None, None]
+    units = jnp.where(on_face, avatar.face_units[jnp.minimum(index, avatar.n_face - 1)], 0.0)
+    means, weights = avatar.means[index], avatar.weights[index]
+
+    def frame(delta: BodyPose) -> Float[Array, "K 3"]:
+        points = means + jnp.einsum("nek,e->nk", units, delta.expression)
+        return body.skin(points, weights, _delta_transforms(avatar, delta))[0]
+
+    return jax.vmap(frame)(deltas)
 
 
 def apply_offsets(
@@ -187,7 +197,6 @@ def render_frames(
         options: passed to `pallas_splat.render` (backend, config). A frame whose Gaussians do not
             fit into `config.capacity` is NaN.
     """
-
     rendered = _render(posed, camera, background, options)
     return Frames(images=rendered.image, alpha=rendered.alpha)
 
@@ -238,6 +247,7 @@ def stream(
         backend: of the splatter.
         config: of the splatter.
     """
+    drive = jax.device_get(drive)
     total = drive.audio.shape[0]
     code = _encode(driver, params, avatar)
     state = initial_state(driver.config)
@@ -269,7 +279,12 @@ def project_points(points: Float[Array, "*T K 3"], camera: Camera) -> Float[Arra
     return seen[..., :2] / seen[..., 2:] * focal + centre
 
 
-_encode = functools.partial(jax.jit, static_argnums=0)(encode)
+def _apply(driver: Driver, params: Params, method: str, *arguments: Any) -> Any:
+    """Call a method of the network, without the mutable state that it does not have."""
+    return driver.apply(params, *arguments, method=method)
+
+
+_encode = jax.jit(encode, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -309,6 +324,12 @@ def _transforms(avatar: Avatar, motion: jaxlie.SE3) -> Float[Array, "J 3 4"]:
     """Compose the rest pose with the motion of each joint; return what skinning blends."""
     rest = body.local_transforms(avatar.rest.rotations, avatar.rest.translation)
     return body.skinning_transforms(avatar.joints, rest @ motion, body.PARENTS)
+
+
+def _delta_transforms(avatar: Avatar, delta: BodyPose) -> Float[Array, "J 3 4"]:
+    """Compose the rest pose with the rotations and the translation of one `pose_avatar` frame."""
+    local = jaxlie.SE3.from_rotation(jaxlie.SO3.exp(delta.rotations))
+    return _transforms(avatar, local).at[:, :, 3].add(delta.translation)
 
 
 def _gaussians(

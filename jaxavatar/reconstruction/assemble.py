@@ -14,7 +14,7 @@ from jaxavatar.structs import Avatar, BodyPose
 
 # Face units that stay when the person is at rest; the others would leave the mouth or an eye open.
 _RESTING_UNITS = ("brow", "cheek", "nose", "mouthSmile", "mouthFrown", "mouthDimple")
-_ANCHORS = 128
+_ANCHORS = 64
 _THICKNESS = 0.25  # of a Gaussian, relative to its extent along the surface
 _OPACITY = 0.9
 

@@ -15,7 +15,7 @@ from jaxavatar.reconstruction.assemble import assemble, carry_home
 from jaxavatar.reconstruction.fit import fit_body
 from jaxavatar.reconstruction.optimise import Target, optimise, psnr_inside, render_photo
 from jaxavatar.reconstruction.paint import bleed_free, paint
-from jaxavatar.reconstruction.place import Budget, place
+from jaxavatar.reconstruction.place import DEFAULT_BUDGET, Budget, place
 from jaxavatar.reconstruction.surface import build_surface
 from jaxavatar.structs import Avatar, Findings
 
@@ -44,7 +44,7 @@ def create_avatar(
     *,
     steps: int = 200,
     seed: int = 0,
-    budget: Budget = Budget(),
+    budget: Budget = DEFAULT_BUDGET,
     progress: Callable[[int, int, dict[str, float]], None] = lambda *_: None,
 ) -> Creation:
     """Make an avatar of the person in a photo.

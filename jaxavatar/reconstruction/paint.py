@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 from jaxavatar.body import JOINTS, LEFT_HAND, RIGHT_HAND, VERTEX_GROUPS, BodyModel
 from jaxavatar.reconstruction.place import Placement
 
-_NEIGHBOURS = 24
+_NEIGHBOURS = 48
 _OTHER_SIDE = 0.02  # metres by which the mirrored side is farther
 # Relative to the face's brightness, so that a dark photo does not get glowing teeth.
 _INSIDE_COLORS = {
@@ -140,6 +140,6 @@ def _hair(
     """
     top, bottom = source[:, 1].max(), source[:, 1].min()
     middle = 0.5 * (source[:, 2].max() + points[:, 2].min())
-    back = (points[:, 2] < middle) & (points[:, 1] > bottom + 0.4 * (top - bottom))
+    back = (points[:, 2] < middle) & (points[:, 1] > bottom + 0.25 * (top - bottom))
     unlike_skin = np.linalg.norm(colors - skin, axis=1) > 0.25
     return back, unlike_skin

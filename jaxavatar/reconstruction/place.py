@@ -23,6 +23,9 @@ class Budget:
     unseen: tuple[int, int, int] = (4000, 1500, 6500)
 
 
+DEFAULT_BUDGET = Budget()
+
+
 @dataclasses.dataclass(frozen=True)
 class Placement:
     """Where Gaussians stand on the surface, grouped by region: face, hand, body.
@@ -154,7 +157,8 @@ def _seen(view: _View, region: np.ndarray, k: int, count: int, rng: np.random.Ge
     x, y, padded = x[chosen[0]], y[chosen[0]], chosen[1]
     ix = np.clip(x.astype(int), 0, view.inside.shape[1] - 1)
     iy = np.clip(y.astype(int), 0, view.inside.shape[0] - 1)
-    depth = _sample(view.depth, x, y)
+    # The nearest pixel's depth: interpolating between an arm and the chest would float in between.
+    depth = view.depth[iy, ix]
     point = np.stack([x, y, np.ones_like(x)], 1) @ np.linalg.inv(view.K).T * depth[:, None]
     corners, mix = view.corners[iy, ix], view.mix[iy, ix]
     surface_point = (view.vertices[corners] * mix[:, :, None]).sum(1)
@@ -175,6 +179,75 @@ def _seen(view: _View, region: np.ndarray, k: int, count: int, rng: np.random.Ge
     )
 
 
+def place_everywhere(
+    model: BodyModel, surface: Surface, budget: tuple[int, int, int], rng: np.random.Generator
+) -> Placement:
+    """Cover the whole surface without a photo, `budget` Gaussians per region (face, hand, body)."""
+    vertices, faces = np.asarray(surface.posed, float), np.asarray(model.faces)
+    normals, region = _vertex_normals(vertices, faces), _vertex_order(model)
+    parts = []
+    for k, count in enumerate(budget):
+        draw = _draw_surface(model, vertices, normals, faces[region[faces[:, 0]] == k], count, rng)
+        parts.append(
+            (
+                draw.corners,
+                draw.mix,
+                np.zeros((count, 3)),
+                draw.normals,
+                draw.size(count),
+                np.ones(count),
+                np.full((count, 2), np.nan),
+                np.zeros(count, bool),
+                np.full(count, k),
+            )
+        )
+    return Placement(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Draw:
+    """Random points of the surface; `density` is relative to their total number."""
+
+    corners: np.ndarray
+    mix: np.ndarray
+    point: np.ndarray
+    normals: np.ndarray
+    density: np.ndarray
+
+    def size(self, count: float) -> np.ndarray:
+        """Return the standard deviation that closes the surface with `count` such points."""
+        return np.minimum(0.8 / np.sqrt(count * self.density), 0.02)
+
+
+def _draw_surface(
+    model: BodyModel,
+    vertices: np.ndarray,
+    normals: np.ndarray,
+    faces: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+) -> _Draw:
+    """Draw points of some triangles, denser where the face unfolds (lips, eyelids)."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    motion = np.abs(np.asarray(model.expression_dirs)).max((0, 2))
+    weight = area * (1.0 + 400.0 * motion[faces].mean(1))
+    # Systematic draws: neighbours in the list are neighbours in space, so gaps stay small.
+    level = (np.arange(count) + rng.random(count)) / count
+    draws = np.searchsorted(np.cumsum(weight) / weight.sum(), level).clip(0, len(faces) - 1)
+    u = np.sqrt(rng.random(count))
+    v = rng.random(count)
+    mix = np.stack([1 - u, u * (1 - v), u * v], 1)
+    corners = faces[draws]
+    return _Draw(
+        corners=corners,
+        mix=mix,
+        point=(vertices[corners] * mix[:, :, None]).sum(1),
+        normals=_unit((normals[corners] * mix[:, :, None]).sum(1)),
+        density=weight[draws] / area[draws] / weight.sum(),
+    )
+
+
 def _unseen(
     model: BodyModel,
     view: _View,
@@ -183,30 +256,22 @@ def _unseen(
     count: int,
     rng: np.random.Generator,
 ) -> tuple:
-    """Sample the template's surface where the photo does not see it, denser where it unfolds."""
+    """Sample the template's surface where the photo does not see it."""
     faces = view.faces[region[view.faces[:, 0]] == k]
-    a, b, c = (view.vertices[faces[:, i]] for i in range(3))
-    area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    motion = np.abs(np.asarray(model.expression_dirs)).max((0, 2))
-    weight = area * (1.0 + 400.0 * motion[faces].mean(1))
-    draws = rng.choice(len(faces), size=6 * count, p=weight / weight.sum())
-    u = np.sqrt(rng.random(len(draws)))
-    v = rng.random(len(draws))
-    mix = np.stack([1 - u, u * (1 - v), u * v], 1)
-    corners = faces[draws]
-    point = (view.vertices[corners] * mix[:, :, None]).sum(1)
-    normals = _unit((view.normals[corners] * mix[:, :, None]).sum(1))
-
+    draw = _draw_surface(model, view.vertices, view.normals, faces, 6 * count, rng)
+    point = draw.point
     x, y = _project(point, view.K).T
     height, width = view.inside.shape
     framed = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     ix, iy = np.clip(x.astype(int), 0, width - 1), np.clip(y.astype(int), 0, height - 1)
-    visible = framed & view.covered[iy, ix] & (point[:, 2] < view.depth[iy, ix] + 0.004)
-    keep = np.flatnonzero(~visible)
-    if len(keep) == 0:
+    # A grazing view counts as unseen: there the pixels are too sparse to close the surface.
+    facing = -(draw.normals * _unit(point)).sum(1) > 0.4
+    visible = framed & view.covered[iy, ix] & (point[:, 2] < view.depth[iy, ix] + 0.004) & facing
+    hidden = np.flatnonzero(~visible)
+    if len(hidden) == 0:
         return _empty(count, k)
-    index, padded = _exactly(len(keep), count, rng)
-    keep = keep[index]
+    index, padded = _exactly(len(hidden), count, rng)
+    keep = hidden[index]
 
     shift = np.zeros((count, 3))
     outside = framed[keep] & ~view.inside[iy[keep], ix[keep]]
@@ -216,16 +281,14 @@ def _unseen(
     shift[:, 0] = np.where(outside, (tx + 0.5 - x[keep]) * depth / view.K[0, 0], 0.0)
     shift[:, 1] = np.where(outside, (ty + 0.5 - y[keep]) * depth / view.K[1, 1], 0.0)
     shift[:, 2] = np.where(outside, 0.01, 0.0)
-    # Points per square metre: the budget over the hidden area, weighted as the draws were.
-    hidden_weight = weight.sum() * np.mean(~visible)
-    density = min(count, np.sum(~visible)) * weight[draws[keep]] / area[draws[keep]] / hidden_weight
-    sizes = 0.6 / np.sqrt(density)
+    # The budget goes to the hidden share of the surface only.
+    sizes = draw.size(min(count, len(hidden)) / (len(hidden) / len(visible)))[keep]
     return (
-        corners[keep],
-        mix[keep],
+        draw.corners[keep],
+        draw.mix[keep],
         shift,
-        normals[keep],
-        np.where(padded, 0.0, np.minimum(sizes, 0.02)),
+        draw.normals[keep],
+        np.where(padded, 0.0, sizes),
         np.ones(count),
         np.full((count, 2), np.nan),
         np.zeros(count, bool),
@@ -274,11 +337,6 @@ def _empty(count: int, k: int) -> tuple:
 def _project(points: np.ndarray, K: np.ndarray) -> np.ndarray:
     depth = np.maximum(points[:, 2:], 1e-3)
     return points[:, :2] / depth * [K[0, 0], K[1, 1]] + K[:2, 2]
-
-
-def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Read an image at pixel positions (centres at +0.5), bilinearly."""
-    return ndimage.map_coordinates(image, [y - 0.5, x - 0.5], order=1, mode="nearest")
 
 
 def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -20,8 +20,10 @@ from jaxavatar.speech import prosody
 from jaxavatar.speech.visemes import FACE_UNITS, face_curves
 from jaxavatar.structs import FPS, BodyPose, Phone
 
-_BREATH = 0.27  # Hz
-_BLINK_EVERY = 5.8  # seconds
+# Idle motion repeats with the clock of the deformer (`DriverConfig.periods`), so it can be learned.
+_BREATH = 4.0  # seconds
+_BLINK_EVERY = 4.0
+_DRIFT = 8.0
 _BLINK = np.array([0.35, 0.9, 1.0, 0.7, 0.35, 0.1])  # lids shut fast and open slowly
 
 # Degrees at full strength; the order of the axes is x, y, z, signs for the left side.
@@ -31,7 +33,7 @@ _FINGER_BEAT = 5.0
 
 
 def procedural_motion(
-    samples: Float[np.ndarray, " S"], phones: tuple[Phone, ...], seed: int
+    samples: Float[np.ndarray, " S"], phones: tuple[Phone, ...], seed: int, start: int = 0
 ) -> BodyPose:
     """Make the motion of a clip from its sound.
 
@@ -39,6 +41,7 @@ def procedural_motion(
         samples: 16 kHz mono at `sound.SPEECH_LEVEL`.
         phones: the speech sounds in it, as `voice.speak` returns them.
         seed: the speaker's manner: which hand leads and how large the gestures are.
+        start: frame number of the first frame, for motion that follows the clock.
 
     Returns:
         A clip of T = ceil(S / 640) frames at 25 fps, relative to any rest pose: `rotations` are
@@ -48,7 +51,7 @@ def procedural_motion(
     """
     sound = prosody.analyse(samples)
     count = len(sound.energy)
-    time = np.arange(count) / FPS
+    time = (start + np.arange(count)) / FPS
     manner = np.random.default_rng(seed)
     size = manner.uniform(0.85, 1.15)
     lead = manner.uniform(0.35, 0.65)
@@ -64,7 +67,7 @@ def procedural_motion(
 
     expression = face_curves(phones, count).astype(float)
     _move_brows(expression, sound.stress)
-    _blink(expression, sound.pause)
+    _blink(expression, time, sound.pause)
     return BodyPose(
         rotations=jnp.asarray(np.deg2rad(rotations), jnp.float32),
         translation=jnp.asarray(_sway(time, flow), jnp.float32),
@@ -105,8 +108,8 @@ def _move_head(
     octaves = np.log2(np.maximum(sound.pitch, 1) / 150) * voiced
     pitch = np.clip(_smooth(octaves, 0.12) / np.maximum(weight, 0.2), -1, 1)
     nod = size * (5 * _bumps(sound.stress, 0.1, 0.04) - 1.2 * pitch)
-    turn = size * flow * 6 * np.sin(2 * np.pi * time / 7.3)
-    tilt = size * flow * 3 * np.sin(2 * np.pi * time / 5.9 + 1)
+    turn = size * flow * 6 * np.sin(2 * np.pi * time / _DRIFT)
+    tilt = size * flow * 3 * np.sin(4 * np.pi * time / _DRIFT + 1)
     whole = np.stack([nod, turn, tilt], 1)
     rotations[:, JOINTS.index("neck")] += 0.4 * whole
     rotations[:, JOINTS.index("head")] += 0.6 * whole
@@ -135,7 +138,7 @@ def _move_arm(
 
 
 def _breathe(rotations: Float[np.ndarray, "T J 3"], time: Float[np.ndarray, " T"]) -> None:
-    breath = np.sin(2 * np.pi * _BREATH * time)
+    breath = np.sin(2 * np.pi * time / _BREATH)
     rotations[:, JOINTS.index("spine2"), 0] -= 0.35 * breath
     rotations[:, JOINTS.index("neck"), 0] += 0.3 * breath
     rotations[:, JOINTS.index("left_collar"), 2] += 0.5 * breath
@@ -144,7 +147,7 @@ def _breathe(rotations: Float[np.ndarray, "T J 3"], time: Float[np.ndarray, " T"
 
 def _sway(time: Float[np.ndarray, " T"], flow: Float[np.ndarray, " T"]) -> Float[np.ndarray, "T 3"]:
     """Shift the weight by some millimetres while speaking."""
-    sideways = 0.004 * flow * np.sin(2 * np.pi * time / 9.1)
+    sideways = 0.004 * flow * np.sin(2 * np.pi * time / _DRIFT + 2)
     forward = -0.003 * flow  # towards the camera
     return np.stack([sideways, np.zeros_like(time), forward], 1)
 
@@ -159,13 +162,18 @@ def _move_brows(expression: Float[np.ndarray, "T E"], stress: Float[np.ndarray, 
         expression[:, FACE_UNITS.index(name)] += most * np.minimum(raised, 1)
 
 
-def _blink(expression: Float[np.ndarray, "T E"], pause: Bool[np.ndarray, " T"]) -> None:
+def _blink(
+    expression: Float[np.ndarray, "T E"],
+    time: Float[np.ndarray, " T"],
+    pause: Bool[np.ndarray, " T"],
+) -> None:
     """Blink where a pause begins, and at regular times."""
     count = len(pause)
     starts = np.flatnonzero(np.diff(pause.astype(int), prepend=1) > 0)
-    regular = np.arange(_BLINK_EVERY / 2, count / FPS, _BLINK_EVERY) * FPS
+    clock = np.round((time - _BLINK_EVERY / 2) * FPS).astype(int)
+    regular = np.flatnonzero(clock % round(_BLINK_EVERY * FPS) == 0)
     lids = np.zeros(count + len(_BLINK))
-    for start in (*starts, *regular.astype(int)):
+    for start in (*starts, *regular):
         place = slice(start, start + len(_BLINK))
         lids[place] = np.maximum(lids[place], _BLINK)
     for name in ("eyeBlinkLeft", "eyeBlinkRight"):

@@ -30,7 +30,7 @@ class Batch:
 
     Attributes:
         avatar: whom the clip shows.
-        drive: speech and text. The start of `drive.time` does not matter: it is moved at random.
+        drive: speech and text.
         camera: of the clip.
         background: a colour, [0, 1].
         keypoint_index: Gaussians whose centres are the keypoints.
@@ -84,14 +84,10 @@ def clip_terms(
     key: jax.Array,
 ) -> Metrics:
     """Return the unweighted losses of one clip (no axis B), and "psnr"."""
-    time_key, picture_key = jax.random.split(key)
-    # A clip may start anywhere; otherwise the positional encoding would be an index into the data.
-    shift = jax.random.randint(time_key, (), 0, 1 << 16)
-    drive = clip.drive.replace(time=clip.drive.time + shift)
     avatar = clip.avatar
 
     code = animate.encode(driver, params, avatar)
-    window = whole(drive, driver.config.halo)
+    window = whole(clip.drive, driver.config.halo)
     motion, _ = animate.track(driver, params, code, window, initial_state(driver.config))
 
     points = animate.deform_points(driver, params, avatar, code, motion, clip.keypoint_index)
@@ -116,7 +112,7 @@ def clip_terms(
     terms["image"] = losses.l1(images, clip.images, clip.masks)
     terms |= shape_terms(deformed, clip)
     if picture_terms is not None:
-        terms |= picture_terms(images, clip, picture_key)
+        terms |= picture_terms(images, clip, key)
     return terms | {"psnr": losses.psnr(images, clip.images).mean()}
 
 

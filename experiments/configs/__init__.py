@@ -1,0 +1,1 @@
+"""Configurations: frozen dataclasses; an ablation is a `dataclasses.replace`."""

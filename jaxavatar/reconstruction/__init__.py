@@ -1,0 +1,1 @@
+"""From a photo and what perception found in it to an avatar."""

@@ -1,0 +1,1 @@
+"""What the deformer learns from."""
