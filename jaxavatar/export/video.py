@@ -23,13 +23,12 @@ Frame = UInt8[np.ndarray, "H W 3"] | Float[np.ndarray | Array, "H W 3"]
 
 AUDIO_RATE = 48_000  # of the file: every player handles it, and AAC's frames are short (21 ms)
 
-# Without these, players guess the matrix from the picture's size and colours shift.
-_COLOURS = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
-_H264 = ["-c:v", "libx264", "-crf", "16", "-preset", "medium", *_COLOURS]
-# The flags keep the mean: by default the conversion rounds down.
+_H264 = ["-c:v", "libx264", "-crf", "16", "-preset", "medium"]
+# The flags keep the mean: by default the conversion rounds down. Without the names of the colour
+# space, players guess it from the picture's size and colours shift.
 _TO_YUV = (
     "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int,"
-    "format=yuv420p"
+    "format=yuv420p,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709"
 )
 
 
