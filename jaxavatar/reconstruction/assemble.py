@@ -16,7 +16,7 @@ from jaxavatar.structs import Avatar, BodyPose
 _RESTING_UNITS = ("brow", "cheek", "nose", "mouthSmile", "mouthFrown", "mouthDimple")
 _ANCHORS = 64
 _THICKNESS = 0.25  # of a Gaussian, relative to its extent along the surface
-_OPACITY = 0.9
+_OPACITY = 0.95
 
 
 def carry_home(

@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
+from scipy import ndimage
 
-from jaxavatar.body import load_template
+from jaxavatar.body import JOINTS, LEFT_HAND, RIGHT_HAND, BodyModel, load_template
 from jaxavatar.reconstruction.assemble import assemble, carry_home
 from jaxavatar.reconstruction.fit import fit_body
 from jaxavatar.reconstruction.optimise import Target, optimise, psnr_inside, render_photo
 from jaxavatar.reconstruction.paint import bleed_free, paint
 from jaxavatar.reconstruction.place import DEFAULT_BUDGET, Budget, place
-from jaxavatar.reconstruction.surface import build_surface
+from jaxavatar.reconstruction.raster import rasterise
+from jaxavatar.reconstruction.surface import Surface, build_surface
 from jaxavatar.structs import Avatar, Findings
 
 WORK_SIDE = 512
@@ -65,6 +67,7 @@ def create_avatar(
 
     photo, matte, scale = _resize(image, findings.matte)
     K = np.asarray(fit.K, float) * [[scale], [scale], [1.0]]
+    matte = np.maximum(matte, _hands(model, surface, K, matte.shape, findings))
     placement = place(model, surface, K, matte, budget, np.random.default_rng(seed))
     canonical, _, _ = carry_home(model, surface, placement)
     colors = paint(model, placement, canonical, photo, matte)
@@ -76,6 +79,7 @@ def create_avatar(
         matte=jnp.asarray(matte, jnp.float32),
         K=jnp.asarray(K, jnp.float32),
         face=jnp.asarray(face, jnp.float32),
+        seen=jnp.asarray(placement.seen),
     )
     avatar = optimise(avatar, target, steps, progress)
     shown = render_photo(avatar, target, jnp.ones(3))
@@ -94,6 +98,30 @@ def create_avatar(
         "seconds": time.monotonic() - started,
     }
     return Creation(avatar=avatar, report=report, target=target)
+
+
+def _hands(
+    model: BodyModel,
+    surface: Surface,
+    K: np.ndarray,
+    size: tuple[int, int],
+    findings: Findings,
+) -> Float[np.ndarray, "H W"]:
+    """Return where the fitted hands are: mattes lose fingers, detected hands do not."""
+    vertices, faces = np.asarray(surface.posed, float), np.asarray(model.faces)
+    pixels = vertices[:, :2] / np.maximum(vertices[:, 2:], 1e-3) * [K[0, 0], K[1, 1]] + K[:2, 2]
+    mask = np.zeros(size)
+    for side, fingers, found in (
+        ("left", LEFT_HAND, findings.left_hand),
+        ("right", RIGHT_HAND, findings.right_hand),
+    ):
+        if found is None:
+            continue
+        joints = [JOINTS.index(f"{side}_wrist"), *range(fingers.start, fingers.stop)]
+        on_hand = np.asarray(model.weights)[:, joints].sum(1) > 0.9
+        owner, _ = rasterise(pixels, vertices[:, 2], faces[on_hand[faces].all(1)], size)
+        mask[owner >= 0] = 1.0
+    return ndimage.gaussian_filter(mask, 0.7)
 
 
 def _resize(image: np.ndarray, matte: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 import pallas_splat
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxavatar.body import PARENTS, local_transforms, skin, skinning_transforms
 from jaxavatar.structs import Avatar
 
 _CHUNK = 10  # steps per compiled call: often enough for a progress bar
 _SHIFT_LIMIT = 0.004  # metres a Gaussian may move from where the surface put it
-_GROWTH_LIMIT = 0.7  # logarithm of how much a Gaussian may grow or shrink
+_GROWTH_LIMIT = 0.35  # logarithm of how much a Gaussian may grow or shrink
 
 
 @flax.struct.dataclass
@@ -44,12 +44,14 @@ class Target:
         matte: [0, 1].
         K: intrinsics for this size.
         face: canonical displacement that gives every Gaussian the photo's face.
+        seen: which Gaussians stand for pixels of the photo.
     """
 
     photo: Float[Array, "H W 3"]
     matte: Float[Array, "H W"]
     K: Float[Array, "3 3"]
     face: Float[Array, "N 3"]
+    seen: Bool[Array, " N"]
 
 
 _RATES = Polish(shift=0.02, growth=0.02, opacity=0.03, color=0.01)
@@ -87,11 +89,15 @@ def optimise(
     for done in range(0, total, _CHUNK):
         polish, state, psnr = _run(avatar, target, polish, state, done / max(total, 1))
         progress(done + _CHUNK, total, {"psnr": float(psnr)})
-    return apply_polish(avatar, polish)
+    return apply_polish(avatar, target, polish)
 
 
-def apply_polish(avatar: Avatar, polish: Polish) -> Avatar:
-    """Return the avatar with bounded changes applied; unseen padding stays invisible."""
+def apply_polish(avatar: Avatar, target: Target, polish: Polish) -> Avatar:
+    """Return the avatar with bounded changes applied.
+
+    Colours change only where the photo shows them: what shimmers through from below would end in
+    random hues. Padding stays invisible.
+    """
     logit = jnp.log(avatar.opacities + 1e-6) - jnp.log1p(1e-6 - avatar.opacities)
     return avatar.replace(
         means=avatar.means + _SHIFT_LIMIT * jnp.tanh(polish.shift),
@@ -99,7 +105,7 @@ def apply_polish(avatar: Avatar, polish: Polish) -> Avatar:
         opacities=jnp.where(
             avatar.opacities > 0, jax.nn.sigmoid(logit + polish.opacity), avatar.opacities
         ),
-        colors=jnp.clip(avatar.colors + polish.color, 0.0, 1.0),
+        colors=jnp.clip(avatar.colors + target.seen[:, None] * polish.color, 0.0, 1.0),
     )
 
 
@@ -131,7 +137,8 @@ def psnr_inside(image: Float[Array, "H W 3"], target: Target) -> Float[Array, ""
 
 
 def _optimiser() -> optax.GradientTransformation:
-    return optax.scale_by_adam(b2=0.99)
+    # The floor keeps the tiny gradients of hidden Gaussians from being scaled up to full steps.
+    return optax.scale_by_adam(b2=0.99, eps=3e-7)
 
 
 @functools.partial(jax.jit, donate_argnums=(2, 3))
@@ -139,7 +146,7 @@ def _run(avatar: Avatar, target: Target, polish: Polish, state, start: Float[Arr
     """Take `_CHUNK` steps; the rate falls along a cosine over the whole run."""
 
     def loss(polish: Polish, background: Array):
-        image = render_photo(apply_polish(avatar, polish), target, background)
+        image = render_photo(apply_polish(avatar, target, polish), target, background)
         wanted = target.photo * target.matte[..., None] + background * (1 - target.matte[..., None])
         difference = image - wanted
         held = 1e-3 * (

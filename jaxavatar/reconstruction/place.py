@@ -20,7 +20,7 @@ class Budget:
     """How many Gaussians: seen in the photo and not, per region (face, hand, body)."""
 
     seen: tuple[int, int, int] = (9000, 2500, 16500)
-    unseen: tuple[int, int, int] = (4000, 1500, 6500)
+    unseen: tuple[int, int, int] = (6000, 1500, 8500)
 
 
 DEFAULT_BUDGET = Budget()
@@ -55,6 +55,8 @@ class Placement:
 
 
 ORDER = ("face", "hand", "body")
+_OVERLAP = 0.7  # standard deviation of a seen Gaussian over the distance to the next
+_LARGEST = (0.003, 0.006, 0.02)  # standard deviation of an unseen one per region, metres
 
 
 def place(
@@ -164,7 +166,7 @@ def _seen(view: _View, region: np.ndarray, k: int, count: int, rng: np.random.Ge
     surface_point = (view.vertices[corners] * mix[:, :, None]).sum(1)
     normals = _unit((view.normals[corners] * mix[:, :, None]).sum(1))
     normals = np.where((normals[:, 2] < 0)[:, None], normals, normals * [1, 1, -1])
-    sizes = np.where(padded, 0.0, 0.55 * step * depth / view.K[0, 0])
+    sizes = np.where(padded, 0.0, _OVERLAP * step * depth / view.K[0, 0])
     slant = 1.0 / np.clip(-(normals * _unit(point)).sum(1), 0.3, 1.0)
     return (
         corners,
@@ -194,7 +196,7 @@ def place_everywhere(
                 draw.mix,
                 np.zeros((count, 3)),
                 draw.normals,
-                draw.size(count),
+                draw.size(count, 0.02),
                 np.ones(count),
                 np.full((count, 2), np.nan),
                 np.zeros(count, bool),
@@ -214,9 +216,9 @@ class _Draw:
     normals: np.ndarray
     density: np.ndarray
 
-    def size(self, count: float) -> np.ndarray:
+    def size(self, count: float, largest: float) -> np.ndarray:
         """Return the standard deviation that closes the surface with `count` such points."""
-        return np.minimum(0.8 / np.sqrt(count * self.density), 0.02)
+        return np.minimum(0.8 / np.sqrt(count * self.density), largest)
 
 
 def _draw_surface(
@@ -267,6 +269,10 @@ def _unseen(
     # A grazing view counts as unseen: there the pixels are too sparse to close the surface.
     facing = -(draw.normals * _unit(point)).sum(1) > 0.4
     visible = framed & view.covered[iy, ix] & (point[:, 2] < view.depth[iy, ix] + 0.004) & facing
+    if ORDER[k] == "face":
+        # Folded lids and inner lips lie just behind what is seen: there the triangle decides.
+        seen_corners = view.corners[iy, ix]
+        visible &= (draw.corners[:, :, None] == seen_corners[:, None, :]).any((1, 2))
     hidden = np.flatnonzero(~visible)
     if len(hidden) == 0:
         return _empty(count, k)
@@ -282,7 +288,8 @@ def _unseen(
     shift[:, 1] = np.where(outside, (ty + 0.5 - y[keep]) * depth / view.K[1, 1], 0.0)
     shift[:, 2] = np.where(outside, 0.01, 0.0)
     # The budget goes to the hidden share of the surface only.
-    sizes = draw.size(min(count, len(hidden)) / (len(hidden) / len(visible)))[keep]
+    share = len(hidden) / len(visible)
+    sizes = draw.size(min(count, len(hidden)) / share, _LARGEST[k])[keep]
     return (
         draw.corners[keep],
         draw.mix[keep],
