@@ -179,10 +179,22 @@ def test_one_gaussian_in_one_pixel(backend):
     assert rendered.features is None
 
 
-def test_pixels_end_before_the_gaussian_that_exhausts_them(backend):
-    # 0.01^2 = 1e-4 is where a pixel ends, and the Gaussian that takes it there is not drawn.
-    rendered = render_with(backend, one_gaussian(opacity=0.992, copies=50), pinhole(1, 1))
-    np.testing.assert_allclose(rendered.alpha, [[0.99]], rtol=1e-6)
+def test_a_pixel_ends_before_the_gaussian_that_exhausts_it(backend):
+    """T falls to 0.001, the fourth would leave too little, and the fifth is behind that end."""
+    stack = dataclasses.replace(
+        one_gaussian(copies=5),
+        means=jnp.zeros((5, 3)).at[:, 2].set(jnp.arange(2.0, 7.0)),
+        opacities=jnp.array([0.9, 0.9, 0.9, 0.95, 0.5]),
+    )
+
+    def alpha(opacities):
+        gaussians = dataclasses.replace(stack, opacities=opacities)
+        return render_with(backend, gaussians, pinhole(1, 1)).alpha[0, 0]
+
+    value, gradient = jax.value_and_grad(alpha)(stack.opacities)
+    np.testing.assert_allclose(value, 0.999, rtol=1e-6)
+    np.testing.assert_allclose(gradient[:3], 0.01, rtol=1e-3)
+    np.testing.assert_array_equal(gradient[3:], 0)
 
 
 @pytest.mark.parametrize("gaussians", [one_gaussian(z=-2.0), one_gaussian(opacity=0.0)])
