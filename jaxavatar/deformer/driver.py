@@ -6,6 +6,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxavatar.body import JOINTS
@@ -89,7 +90,7 @@ class Driver(nn.Module):
         motion, state = self.track(code, window, state)
         every_frame = nn.vmap(
             Driver.offsets,
-            in_axes=(None, 0),
+            in_axes=(None, 0),  # pyright: ignore[reportArgumentType]
             variable_axes={"params": None},
             split_rngs={"params": False},
         )
@@ -116,7 +117,7 @@ class Driver(nn.Module):
         # Only leaky integration has a memory to learn.
         rate = nn.sigmoid(self.rate) if self.config.integration == "leaky" else jnp.ones(1)
         transforms, state = se3.integrate(twists, state, rate, self.config.integration)
-        around = jnp.arange(frames)[:, None] + jnp.arange(2 * near + 1)
+        around = np.arange(frames)[:, None] + np.arange(2 * near + 1)
         motion = Motion(transforms=transforms.wxyz_xyz, driving=tokens[around], valid=valid[around])
         return motion, state
 

@@ -24,7 +24,7 @@ def positional_encoding(
     Args:
         time: frame numbers of any size.
         periods: frames. The encoding repeats after their least common multiple: it is a clock
-            for idle motion, and training moves its start at random.
+            for idle motion (breath, blinks), and clips start at any time of it.
     """
     # The remainder keeps the argument small, so hours into a clip it is as exact as at its start.
     phase = (time[:, None] % jnp.array(periods)) / jnp.array(periods, float) * (2 * jnp.pi)

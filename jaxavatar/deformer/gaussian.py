@@ -11,6 +11,8 @@ stretch is treated alike: Sigma* = A (I + dS) Sigma (I + dS)^T A^T, which is eq.
 matrix A dS A^-1, symmetric where A is a rotation.
 """
 
+import dataclasses
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -61,7 +63,7 @@ class Queries:
     def select(self, index: Int[Array, " K"]) -> "Queries":
         """Return the queries of some Gaussians."""
         rows = jax.tree.map(lambda leaf: leaf[index], self)
-        return rows.replace(sizes=None)
+        return dataclasses.replace(rows, sizes=None)
 
 
 class GaussianHead(nn.Module):

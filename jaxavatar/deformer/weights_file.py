@@ -38,7 +38,10 @@ def save_params(
     arrays = {name: np.asarray(leaf, np.float16 if half else None) for name, leaf in flat.items()}
     with replacing(path) as temporary:
         np.savez_compressed(
-            temporary, **{_CONFIG: np.array(json.dumps(dataclasses.asdict(config)))}, **arrays
+            temporary,
+            allow_pickle=False,
+            **{_CONFIG: np.array(json.dumps(dataclasses.asdict(config)))},
+            **arrays,
         )
 
 

@@ -5,8 +5,11 @@ frames and marks those outside the clip, so that a clip cut into windows is driv
 the whole clip.
 """
 
+import dataclasses
+
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 from jaxavatar.structs import SEGMENT_FRAMES, Drive
@@ -37,7 +40,8 @@ def chunk(drive: Drive, start: int, frames: int, halo: int) -> Window:
     clip has the same shapes and one compiled function serves them all.
 
     Args:
-        drive: the clip, of at least one frame.
+        drive: the clip, of at least one frame; of numpy arrays, so that clips of new lengths need
+            no compilation here either.
         start: first frame, at least 0.
         frames: length of the chunk; `frames + 2 * halo` must not exceed `SEGMENT_FRAMES`.
         halo: frames to add on either side.
@@ -49,23 +53,25 @@ def chunk(drive: Drive, start: int, frames: int, halo: int) -> Window:
         raise ValueError(f"a chunk has at most {SEGMENT_FRAMES - 2 * halo} frames, got {frames}")
     window = _cut(drive, start, frames, halo)
     first = window.drive.segment[0]
-    rows = jnp.clip(first + jnp.arange(2), 0, drive.text.shape[0] - 1)
-    return window.replace(
-        drive=window.drive.replace(
+    rows = (first + np.arange(2)).clip(0, drive.text.shape[0] - 1)
+    return dataclasses.replace(
+        window,
+        drive=dataclasses.replace(
+            window.drive,
             text=drive.text[rows],
             text_mask=drive.text_mask[rows],
             segment=window.drive.segment - first,
-        )
+        ),
     )
 
 
 def _cut(drive: Drive, start: int, frames: int, halo: int) -> Window:
     total = drive.audio.shape[0]
-    index = start + jnp.arange(-halo, frames + halo)
-    row = jnp.clip(index, 0, total - 1)
+    index = start + np.arange(-halo, frames + halo)
+    row = index.clip(0, total - 1)
     return Window(
-        drive=drive.replace(
-            audio=drive.audio[row], segment=drive.segment[row], time=drive.time[row]
+        drive=dataclasses.replace(
+            drive, audio=drive.audio[row], segment=drive.segment[row], time=drive.time[row]
         ),
-        valid=(index >= 0) & (index < total),
+        valid=jnp.asarray((index >= 0) & (index < total)),
     )

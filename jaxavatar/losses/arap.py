@@ -20,7 +20,7 @@ def neighbour_graph(points: Float[np.ndarray, "N 3"], k: int) -> Int[np.ndarray,
     """
     if len(points) <= k:
         raise ValueError(f"{k} neighbours need more than {k} points, got {len(points)}")
-    _, nearest = scipy.spatial.cKDTree(points).query(points, k + 1)
+    nearest = np.asarray(scipy.spatial.KDTree(points).query(points, k + 1)[1])
     # Points may coincide, so a point need not come first among its own neighbours.
     itself = nearest == np.arange(len(points))[:, None]
     itself[~itself.any(axis=1), -1] = True

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -61,9 +62,10 @@ class Checkpoints:
             raise InputError(f"{self._folder} holds no training state; start without resuming")
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
+            restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"the state of step {step} in {self._folder} belongs to another configuration;"
                 " resume with that one or choose another folder"
             ) from error
+        return restored

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """Arrange devices (all, when None) along the axis "data"."""
     return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 

@@ -17,7 +17,7 @@ from jaxavatar.structs import Avatar, Drive
 class TrainState:
     """Parameters, the optimiser's memory, and the number of steps taken."""
 
-    params: dict[str, Any]
+    params: Any
     opt_state: optax.OptState
     step: Int[Array, ""]
 

@@ -1,5 +1,7 @@
 """Gated fusion against numpy written from the formulas of the paper's section 3.2."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ CONFIG = DriverConfig(width=16, heads=2, reach=3, window=1)
 @pytest.fixture(scope="module")
 def fused(toys):
     window = whole(toys.drive(frames=14, segments=2, start=740), CONFIG.halo)
-    params = GatedFusion(CONFIG).init(jax.random.key(0), window)
+    params = jax.jit(GatedFusion(CONFIG).init)(jax.random.key(0), window)
     # Biases and scales start at 0 and 1; make them count.
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params
@@ -71,7 +73,7 @@ def test_chunks_of_speech_give_the_tokens_of_the_whole(toys, fused):
     halo, near = CONFIG.halo, CONFIG.window
     for start in (0, 5, 10):
         window = chunk(drive, start, 5, halo)
-        actual = GatedFusion(CONFIG).apply(params, window)
+        actual: Any = GatedFusion(CONFIG).apply(params, window)
         # Tokens outside the clip are masked later on, and only those inside need agree.
         inside = np.asarray(window.valid)[CONFIG.reach : -CONFIG.reach]
         expected = tokens[near:-near][start - near + np.flatnonzero(inside)]

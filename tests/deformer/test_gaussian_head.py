@@ -1,6 +1,8 @@
 """The Gaussian head: bounds, regions, selections, and eq. 3-5 by hand."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,10 @@ def run(head, features, driving, valid, selection=None):
     return head(queries if selection is None else queries.select(selection), driving, valid)
 
 
+def apply(config, params, *arguments) -> Any:
+    return GaussianHead(config).apply(params, *arguments, method=run)
+
+
 @pytest.fixture(scope="module")
 def example():
     rng = np.random.default_rng(0)
@@ -26,7 +32,8 @@ def example():
     driving = jnp.asarray(rng.normal(size=(5, CONFIG.width)), jnp.float32)
     valid = jnp.array([False, True, True, True, True])
     head = GaussianHead(CONFIG)
-    params = head.init(jax.random.key(0), features, driving, valid, method=run)
+    init = jax.jit(functools.partial(head.init, method=run))
+    params = init(jax.random.key(0), features, driving, valid)
     # Large outputs, so that bounds matter.
     params = jax.tree.map(
         lambda leaf: leaf + 0.5 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params
@@ -38,7 +45,7 @@ def test_head_matches_attention_and_gated_mlp_by_hand(example):
     params, features, driving, valid = example
     w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
     dense = lambda name, x: x @ w[name]["kernel"] + w[name].get("bias", 0.0)  # noqa: E731
-    offsets = jax.jit(lambda *a: GaussianHead(CONFIG).apply(*a, method=run))(*example)
+    offsets = jax.jit(functools.partial(apply, CONFIG))(*example)
     x = np.asarray(driving, np.float64)
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
     tokens = (x * w["norm"]["scale"] + w["norm"]["bias"])[np.asarray(valid)]
@@ -71,7 +78,7 @@ def test_stretched_covariances_stay_positive_definite(example):
     assert np.linalg.eigvalsh(stretch).min() > 0.35
     params, features, driving, valid = example
     huge = jax.tree.map(lambda leaf: 100 * leaf, params)
-    offsets = GaussianHead(CONFIG).apply(huge, features, driving, valid, method=run)
+    offsets = apply(CONFIG, huge, features, driving, valid)
     assert jnp.abs(offsets.position[:15]).max() <= 0.03 + 1e-7
     assert jnp.abs(offsets.position[15:25]).max() <= 0.02 + 1e-7
     assert jnp.abs(offsets.position[25:]).max() <= 0.01 + 1e-7
@@ -82,17 +89,17 @@ def test_stretched_covariances_stay_positive_definite(example):
 
 def test_a_selection_gives_the_rows_of_the_whole(example):
     index = jnp.array([30, 2, 17, 2, 39])
-    everything = GaussianHead(CONFIG).apply(*example, method=run)
-    some = GaussianHead(CONFIG).apply(*example, index, method=run)
+    everything = apply(CONFIG, *example)
+    some = apply(CONFIG, *example, index)
     for actual, expected in zip(jax.tree.leaves(some), jax.tree.leaves(everything), strict=True):
         np.testing.assert_allclose(actual, expected[index], atol=1e-6)
 
 
 def test_ablations_blank_their_region_only(example):
-    full = GaussianHead(CONFIG).apply(*example, method=run)
+    full = apply(CONFIG, *example)
     for name, rows in (("face_offsets", slice(0, 15)), ("hand_offsets", slice(15, 25))):
         config = dataclasses.replace(CONFIG, **{name: False})
-        cut = GaussianHead(config).apply(*example, method=run)
+        cut = apply(config, *example)
         for actual, expected in zip(jax.tree.leaves(cut), jax.tree.leaves(full), strict=True):
             np.testing.assert_array_equal(actual, np.asarray(expected.at[rows].set(0.0)))
 
@@ -100,12 +107,10 @@ def test_ablations_blank_their_region_only(example):
 def test_frames_outside_the_clip_do_not_matter(example):
     params, features, driving, valid = example
     other = driving.at[0].set(1e3)
-    first = GaussianHead(CONFIG).apply(params, features, driving, valid, method=run)
-    second = GaussianHead(CONFIG).apply(params, features, other, valid, method=run)
+    first = apply(CONFIG, params, features, driving, valid)
+    second = apply(CONFIG, params, features, other, valid)
     np.testing.assert_array_equal(first.position, second.position)
     assert not np.array_equal(
         first.position,
-        GaussianHead(CONFIG)
-        .apply(params, features, driving.at[2].add(1.0), valid, method=run)
-        .position,
+        apply(CONFIG, params, features, driving.at[2].add(1.0), valid).position,
     )

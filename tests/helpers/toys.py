@@ -39,7 +39,7 @@ def avatar(count=200, n_face=60, n_hand=30, anchors=8, landmarks=6, seed=0, dtyp
     rest[0] = [np.pi, 0, 0]
     return Avatar(
         means=array(template + 0.01 * rng.normal(size=(count, 3))),
-        quats=array(Rotation.random(count, random_state=seed).as_quat()[:, [3, 0, 1, 2]]),
+        quats=array(Rotation.from_quat(rng.normal(size=(count, 4))).as_quat()[:, [3, 0, 1, 2]]),
         scales=array(rng.uniform(0.01, 0.03, (count, 3))),
         opacities=array(rng.uniform(0.4, 0.9, count)),
         colors=array(rng.uniform(0.1, 0.9, (count, 3))),
@@ -81,13 +81,11 @@ def batch(clips=2, frames=6, rendered=1, keypoints=10, size=16, count=80, k=3):
     """Random clips whose teacher shows the avatar at rest, keypoints a few pixels away."""
     rng = np.random.default_rng(7)
     bodies = [avatar(count, 30, 20, anchors=4, seed=b) for b in range(clips)]
-    still = [
-        animate.pose_avatar(body, jax.tree.map(lambda leaf: 0 * leaf[None], body.rest))
-        for body in bodies
-    ]
+    pose, render = jax.jit(animate.pose_avatar), jax.jit(animate.render_frames)
+    still = [pose(body, jax.tree.map(lambda leaf: 0 * leaf[None], body.rest)) for body in bodies]
     view = camera(size, focal=30.0)
     targets = [animate.project_points(posed.means[0, :keypoints], view) for posed in still]
-    pictures = [animate.render_frames(posed, view, jnp.ones(3)).images for posed in still]
+    pictures = [render(posed, view, jnp.ones(3)).images for posed in still]
 
     def stack(items):
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *items)

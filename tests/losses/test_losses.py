@@ -55,7 +55,9 @@ def test_keypoint_distance_is_equation_9(rng):
     d = np.linalg.norm(points - targets, axis=-1)
     rho = np.sqrt(d**2 + 4.0) - 2.0
     expected = (weights * np.where(hand, 3.0, 1.0) * rho).sum() / weights.sum()
-    actual = keypoint_distance(*map(jnp.array, (points, targets, weights, hand)), 3.0, 2.0)
+    actual = keypoint_distance(
+        *map(jnp.array, (points, targets, weights, hand)), hand_weight=3.0, width=2.0
+    )
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
@@ -103,9 +105,9 @@ def test_arap(rng, x64):
     turn = Rotation.from_rotvec([0.5, -1.0, 0.3]).as_matrix()
     turns = np.broadcast_to(turn, (20, 3, 3))
     rigid = points @ turn.T + [1.0, 2.0, 3.0]
-    assert float(arap(*map(jnp.array, (points, rigid, turns)), graph)) < 1e-25
+    assert float(arap(*map(jnp.array, (points, rigid, turns)), neighbours=graph)) < 1e-25
     # Stretched by 10 % in every direction, every edge has a strain of 10 %.
-    grown = arap(*map(jnp.array, (points, 1.1 * rigid, turns)), graph)
+    grown = arap(*map(jnp.array, (points, 1.1 * rigid, turns)), neighbours=graph)
     assert float(grown) == pytest.approx(0.01)
     moved = rigid + 0.1 * rng.normal(size=(20, 3))
     strain = size = 0.0
@@ -114,7 +116,7 @@ def test_arap(rng, x64):
             edge = points[j] - points[i]
             strain += np.sum((moved[j] - moved[i] - turn @ edge) ** 2)
             size += np.sum(edge**2)
-    actual = arap(*map(jnp.array, (points, moved, turns)), graph)
+    actual = arap(*map(jnp.array, (points, moved, turns)), neighbours=graph)
     assert float(actual) == pytest.approx(strain / size, rel=1e-10)
     check_grads(
         lambda q: arap(jnp.array(points), q, jnp.array(turns), graph),

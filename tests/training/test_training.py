@@ -1,7 +1,8 @@
-"""The train step learns; a resumed run is bitwise the uninterrupted one; the loop's side effects."""
+"""The train step learns, a resumed run is bitwise the uninterrupted one, the loop reports."""
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +37,10 @@ def setup(toys):
     batch = toys.batch()
     clip = jax.tree.map(lambda leaf: leaf[0], batch)
 
+    start = create_state(driver, optimiser, jax.random.key(0), clip.avatar, clip.drive)
+
     def fresh():
-        return create_state(driver, optimiser, jax.random.key(0), clip.avatar, clip.drive)
+        return jax.tree.map(jnp.copy, start)  # the step consumes the state it is given
 
     step = compile_step(make_train_step(StepConfig(), driver, optimiser))
     return batch, fresh, step
@@ -75,7 +78,7 @@ def test_an_interrupted_run_resumes_bitwise(setup, tmp_path):
     batch, fresh, step = setup
 
     def batch_of(number):
-        return batch.replace(keypoints=batch.keypoints + number)
+        return dataclasses.replace(batch, keypoints=batch.keypoints + number)
 
     config = LoopConfig(steps=6, report_every=1, save_every=2, keep=2)
     whole = train(config, step, fresh(), batch_of, tmp_path / "whole")
@@ -100,6 +103,10 @@ def test_an_interrupted_run_resumes_bitwise(setup, tmp_path):
     assert kept == ["4", "6"]
 
 
+def nothing(number) -> Any:
+    return None
+
+
 def small_state(step=0):
     return TrainState({"w": jnp.arange(3.0) / 7}, (jnp.zeros(2),), jnp.int32(step))
 
@@ -113,32 +120,32 @@ def test_checkpoints_are_exact_and_refuse_what_does_not_fit(tmp_path):
         assert checkpoints.latest() == 4
         assert_same(checkpoints.restore(small_state()), state)
         with pytest.raises(InputError, match="another configuration"):
-            checkpoints.restore(state.replace(params={"other": jnp.zeros((2, 2))}))
+            checkpoints.restore(dataclasses.replace(state, params={"other": jnp.zeros((2, 2))}))
         with pytest.raises(InputError, match="another configuration"):
-            checkpoints.restore(state.replace(params={"w": jnp.zeros(4)}))
+            checkpoints.restore(dataclasses.replace(state, params={"w": jnp.zeros(4)}))
 
 
 def test_a_nan_stops_the_loop_before_it_is_saved(tmp_path):
     def step(state, batch):
         loss = jnp.where(state.step >= 3, jnp.nan, 1.0)
-        return state.replace(step=state.step + 1), {"loss": loss}
+        return dataclasses.replace(state, step=state.step + 1), {"loss": loss}
 
     config = LoopConfig(steps=10, report_every=5, save_every=2)
     with pytest.raises(DivergedError, match="loss became infinite or NaN within the 2 steps"):
-        train(config, step, small_state(), lambda number: None, tmp_path)
+        train(config, step, small_state(), nothing, tmp_path)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest() == 2
 
 
 def test_the_preview_is_drawn_when_training_ends(tmp_path):
     def step(state, batch):
-        return state.replace(step=state.step + 1), {"loss": jnp.float32(1.0)}
+        return dataclasses.replace(state, step=state.step + 1), {"loss": jnp.float32(1.0)}
 
     train(
         LoopConfig(steps=2),
         step,
         small_state(),
-        lambda number: None,
+        nothing,
         tmp_path,
         preview=lambda state: np.full((4, 6, 3), 0.5),
     )
