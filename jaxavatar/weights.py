@@ -163,11 +163,6 @@ REGISTRY: dict[str, Asset] = {
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         18_826_032,
     ),
-    "face-detection": _mediapipe(
-        "face_detection/face_detection_short_range",
-        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
-        229_714,
-    ),
     "face-landmark": _mediapipe(
         "face_landmark/face_landmark",
         "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",

@@ -38,7 +38,8 @@ class Detector:
 
 
 PALM = Detector("palm-detection", 192, (8, 16, 16, 16), 0.0)
-PERSON = Detector("pose-detection", 224, (8, 16, 32, 32, 32), -1.0)
+# A hidden face halves the score of a person; the landmark network then decides.
+PERSON = Detector("pose-detection", 224, (8, 16, 32, 32, 32), -1.0, threshold=0.3)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,11 +63,11 @@ def find(
     coarse += weight * (_segment(image, head, grid) - coarse)
     # Legs and clothes that the segmentation network does not know are sure in the body's mask,
     # whose border is too rough to use, as is all of it at the head.
-    extent = scale * float(person.place.size[0])
-    core = _ramp(ndimage.gaussian_filter(body, 0.01 * extent), 0.9, 0.99)
-    coarse = np.maximum(coarse, core * (1 - weight))
+    inner = _ramp(ndimage.gaussian_filter(person.mask, 0.01 * SIZE), 0.9, 0.99)
+    coarse = np.maximum(coarse, _paste(inner, person.place, grid) * (1 - weight))
     # Things far from the body, and other people, are not this person.
-    coarse *= _ramp(ndimage.gaussian_filter(body, 0.04 * extent), 0.02, 0.2)
+    around = _ramp(ndimage.gaussian_filter(person.mask, 0.04 * SIZE), 0.02, 0.2)
+    coarse *= _paste(around, person.place, grid)
     for other in others:
         coarse *= 1 - _ramp(_paste(other.mask, other.place, grid) - body, 0, 0.5)
     coarse = keep_component(coarse, body)

@@ -106,6 +106,8 @@ def find(image: Float[np.ndarray, "H W 3"], most: int = 5) -> list[Person]:
     """
     people: list[Person] = []
     for detection in detect(PERSON, image)[:most]:
+        if people and detection.score < LEAST_SCORE:
+            break  # one person may be unsure, a second one only clutters
         person = landmarks_of(image, detection)
         if person.landmarks.score >= LEAST_SCORE and not any(_same(person, p) for p in people):
             people.append(person)

@@ -15,7 +15,7 @@ import struct
 from typing import Any
 
 import flax.struct
-import jax.numpy as jnp
+import jax
 import numpy as np
 import tflite
 from flatbuffers import flexbuffers
@@ -125,7 +125,7 @@ def load(path: str | os.PathLike[str]) -> Network:
         graph, params = _parse(data)
     except (struct.error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
         raise InputError(f"{path} is damaged or not supported ({e}); {remedy}") from e
-    return Network({number: jnp.asarray(value) for number, value in params.items()}, graph)
+    return Network(jax.device_put(params), graph)
 
 
 def _parse(data: bytes) -> tuple[Graph, dict[int, np.ndarray]]:
