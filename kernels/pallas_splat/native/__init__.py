@@ -1,17 +1,15 @@
 """The CPU engine: C++ through `jax.ffi`, compiled at first use."""
 
 from pallas_splat.native.backend import composite
-from pallas_splat.native.op import (
-    announce_unavailable,
-    available,
-    composite_projected,
-    unavailable_reason,
-)
+from pallas_splat.native.call import announce_unavailable, available, unavailable_reason
+from pallas_splat.native.compositing import composite_projected
+from pallas_splat.native.projection import project_native
 
 __all__ = [
     "announce_unavailable",
     "available",
     "composite",
     "composite_projected",
+    "project_native",
     "unavailable_reason",
 ]

@@ -1,11 +1,12 @@
-"""Backend "native": projection in JAX, compositing in C++ on the CPU."""
+"""Backend "native": projection in JAX, its gradient and all compositing in C++, on the CPU."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pallas_splat.config import Config
-from pallas_splat.native.op import composite_projected
-from pallas_splat.project import attributes, project
+from pallas_splat.native.compositing import composite_projected
+from pallas_splat.native.projection import project_native
+from pallas_splat.project import attributes
 from pallas_splat.structs import Camera, Composite, Gaussians, Info
 
 
@@ -32,7 +33,7 @@ def composite(
     Raises:
         NotImplementedError: an array is not float32, or the kernels are unavailable here.
     """
-    projected = project(gaussians, camera, config)
+    projected = project_native(gaussians, camera, config, threads=threads)
     values, alpha = composite_projected(
         projected,
         attributes(gaussians, projected, features),

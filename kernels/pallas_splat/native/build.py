@@ -1,12 +1,13 @@
 """Compile the C++ kernels once per machine and load them.
 
 The sources ship with the package and are compiled at first use, with the system's C++ compiler
-(`CXX`, else c++, g++ or clang++) against the headers of the installed jaxlib, in about five
+(`CXX`, else c++, g++ or clang++) against the headers of the installed jaxlib, in about ten
 seconds. The library is kept in the cache folder (`JAXAVATAR_CACHE`, else
 `$XDG_CACHE_HOME/jaxavatar`, else `~/.cache/jaxavatar`) under a name that changes with the sources,
 the compiler, its flags and jaxlib.
 """
 
+import concurrent.futures
 import ctypes
 import functools
 import hashlib
@@ -21,9 +22,19 @@ import tempfile
 import jax
 import jaxlib.version
 
+from pallas_splat import config
+
 _SOURCES = pathlib.Path(__file__).parent / "src"
 # -ffp-contract lets the compiler fuse multiply and add; -fno-math-errno lets it inline roots.
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-w")
+_CONSTANTS = (
+    "ALPHA_MIN",
+    "ALPHA_MAX",
+    "TRANSMITTANCE_MIN",
+    "FRUSTUM_MARGIN",
+    "COMPENSATION_MIN",
+)
+_DEFINITIONS = tuple(f"-DSPLAT_{name}={getattr(config, name)!r}" for name in _CONSTANTS)
 
 
 class UnavailableError(RuntimeError):
@@ -73,19 +84,19 @@ def _compiler() -> tuple[str, ...]:
 
 def _units() -> dict[str, tuple[str, ...]]:
     """Map each object file to its source and its own flags."""
+    baseline = {f"{name}.o": (f"{name}.cc",) for name in ("bands", "projection")}
+    operations = ("composite", "projection_op")
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return {"composite.o": ("composite.cc",), "bands.o": ("bands.cc",)}
-    return {
-        "composite.o": ("composite.cc", "-DSPLAT_WITH_AVX2"),
-        "bands.o": ("bands.cc",),
-        "bands_avx2.o": ("bands.cc", "-mavx2", "-mfma"),
-    }
+        return baseline | {f"{name}.o": (f"{name}.cc",) for name in operations}
+    avx2 = {f"{name}_avx2.o": (f"{name}.cc", "-mavx2", "-mfma") for name in ("bands", "projection")}
+    flag = "-DSPLAT_WITH_AVX2"
+    return baseline | avx2 | {f"{name}.o": (f"{name}.cc", flag) for name in operations}
 
 
 def _fingerprint(compiler: tuple[str, ...]) -> str:
     """Hash everything that the library depends on."""
     version = _run((*compiler, "--version"))
-    parts = [version, jaxlib.version.__version__, repr((compiler, _FLAGS, _units()))]
+    parts = [version, jaxlib.version.__version__, repr((compiler, _FLAGS, _DEFINITIONS, _units()))]
     parts += [path.read_text() for path in sorted(_SOURCES.iterdir())]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -94,10 +105,9 @@ def _compile(compiler: tuple[str, ...], library: pathlib.Path) -> None:
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=library.parent) as folder:
-            objects = [
-                _compile_unit(compiler, pathlib.Path(folder, name), *unit)
-                for name, unit in _units().items()
-            ]
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                unit = functools.partial(_compile_unit, compiler, pathlib.Path(folder))
+                objects = list(pool.map(unit, _units().items()))
             linked = pathlib.Path(folder, library.name)
             _run((*compiler, "-shared", "-pthread", *objects, "-o", str(linked)))
             linked.replace(library)
@@ -108,11 +118,16 @@ def _compile(compiler: tuple[str, ...], library: pathlib.Path) -> None:
         ) from error
 
 
-def _compile_unit(compiler: tuple[str, ...], target: pathlib.Path, source: str, *flags: str) -> str:
+def _compile_unit(
+    compiler: tuple[str, ...], folder: pathlib.Path, unit: tuple[str, tuple[str, ...]]
+) -> str:
+    """Compile one source and return the path of its object file."""
+    name, (source, *flags) = unit
+    target = str(folder / name)
     include = f"-I{jax.ffi.include_dir()}"
-    command = (*compiler, *_FLAGS, *flags, include, "-c", str(_SOURCES / source), "-o", str(target))
-    _run(command)
-    return str(target)
+    options = (*_FLAGS, *_DEFINITIONS, *flags, include)
+    _run((*compiler, *options, "-c", str(_SOURCES / source), "-o", target))
+    return target
 
 
 def _run(command: tuple[str, ...]) -> str:

@@ -15,10 +15,10 @@ inline constexpr int kBandRows = 32;
 inline constexpr int kMaxLanes = 8;  // Padding that lets a kernel write one vector past a row.
 inline constexpr int kMoments = 6;   // Geometric sums per gradient row; one per channel follows.
 
-// The field's constants, as in the reference.
-inline constexpr float kAlphaMin = 1.f / 255.f;
-inline constexpr float kAlphaMax = 0.99f;
-inline constexpr float kTransmittanceMin = 1e-4f;
+// The field's constants; build.py passes those of config.py.
+inline constexpr float kAlphaMin = SPLAT_ALPHA_MIN;
+inline constexpr float kAlphaMax = SPLAT_ALPHA_MAX;
+inline constexpr float kTransmittanceMin = SPLAT_TRANSMITTANCE_MIN;
 
 // One projected Gaussian: log2(visibility) = a dx^2 + b dx dy + c dy^2 at (dx, dy) from (u, v).
 struct Splat {

@@ -37,6 +37,7 @@ inline Floats load(const float* p) { return (Floats)_mm256_loadu_ps(p); }
 inline void store(float* p, Floats x) { _mm256_storeu_ps(p, (__m256)x); }
 inline Floats larger(Floats x, Floats y) { return (Floats)_mm256_max_ps((__m256)x, (__m256)y); }
 inline Floats smaller(Floats x, Floats y) { return (Floats)_mm256_min_ps((__m256)x, (__m256)y); }
+inline Floats root(Floats x) { return (Floats)_mm256_sqrt_ps((__m256)x); }
 inline bool all_negative(Floats x) { return _mm256_movemask_ps((__m256)x) == 0xFF; }
 inline float sum(Floats x) {
   const __m256 v = (__m256)x;
@@ -51,6 +52,7 @@ inline Floats load(const float* p) { return (Floats)_mm_loadu_ps(p); }
 inline void store(float* p, Floats x) { _mm_storeu_ps(p, (__m128)x); }
 inline Floats larger(Floats x, Floats y) { return (Floats)_mm_max_ps((__m128)x, (__m128)y); }
 inline Floats smaller(Floats x, Floats y) { return (Floats)_mm_min_ps((__m128)x, (__m128)y); }
+inline Floats root(Floats x) { return (Floats)_mm_sqrt_ps((__m128)x); }
 inline bool all_negative(Floats x) { return _mm_movemask_ps((__m128)x) == 0xF; }
 inline float sum(Floats x) {
   __m128 s = (__m128)x;
@@ -65,6 +67,10 @@ inline Floats load(const float* p) { return *reinterpret_cast<const LooseFloats*
 inline void store(float* p, Floats x) { *reinterpret_cast<LooseFloats*>(p) = x; }
 inline Floats larger(Floats x, Floats y) { return x > y ? x : y; }
 inline Floats smaller(Floats x, Floats y) { return x < y ? x : y; }
+inline Floats root(Floats x) {
+  for (int i = 0; i < kLanes; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
 #if defined(__aarch64__)
 inline bool all_negative(Floats x) { return vmaxvq_s32((int32x4_t)x) < 0; }
 #else

@@ -1,0 +1,104 @@
+"""Call the C++ operations: availability, registration, and how they sit inside `shard_map`."""
+
+import functools
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from pallas_splat.native import build
+
+_SYMBOLS = {
+    "composite": "SplatForward",
+    "composite_vjp": "SplatBackward",
+    "project_vjp": "SplatProjectBackward",
+}
+
+
+def available() -> bool:
+    """Return whether the kernels can run here; the first call compiles them."""
+    return unavailable_reason() is None
+
+
+@functools.cache
+def unavailable_reason() -> str | None:
+    """Return in one sentence why the kernels cannot run here and the remedy, or None."""
+    try:
+        library = build.load()
+    except build.UnavailableError as error:
+        return str(error)
+    for operation, symbol in _SYMBOLS.items():
+        handler = jax.ffi.pycapsule(getattr(library, symbol))
+        jax.ffi.register_ffi_target(f"pallas_splat_{operation}", handler, platform="cpu")
+    return None
+
+
+@functools.cache
+def announce_unavailable() -> None:
+    """Warn, once per process, that backend "xla" takes over and how to change that."""
+    warnings.warn(
+        f"splatting on the CPU falls back to the slower backend 'xla': {unavailable_reason()}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def require(arrays: Any) -> None:
+    """Check that the kernels are available and that all floating arrays of a pytree are float32.
+
+    Raises:
+        NotImplementedError: they are not.
+    """
+    if reason := unavailable_reason():
+        raise NotImplementedError(f"backend 'native' is unavailable: {reason}")
+    for array in jax.tree.leaves(arrays):
+        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != jnp.float32:
+            raise NotImplementedError(
+                f"backend 'native' computes in float32, got {array.dtype}; use backend 'xla'"
+            )
+
+
+def call(operation: str, outputs: Any, *arguments: Array, **attributes: Any) -> Any:
+    """Run an operation; under `vmap` its arguments get leading batch dimensions.
+
+    Args:
+        operation: a key of `_SYMBOLS`.
+        outputs: pytree with the shapes of the results, which are float32.
+        arguments: arrays that vary over the same axes of a `shard_map`, see `vary_together`.
+        attributes: NumPy scalars.
+
+    Returns:
+        Arrays in the structure of `outputs`.
+    """
+    shapes, structure = jax.tree.flatten(outputs, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    run = jax.ffi.ffi_call(
+        f"pallas_splat_{operation}",
+        [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes],
+        vmap_method="broadcast_all",
+    )
+    results = run(*arguments, **attributes)
+    return jax.tree.unflatten(structure, _vary(results, _varying(arguments)))
+
+
+def vary_together(arrays: Any) -> Any:
+    """Let all arrays of a pytree vary over the axes of a `shard_map` that any varies over.
+
+    JAX then adds up the gradients of those arrays that the shards have in common.
+    """
+    return _vary(arrays, _varying(arrays))
+
+
+def _varying(arrays) -> frozenset[str]:
+    axes = (jax.typeof(array).manual_axis_type.varying for array in jax.tree.leaves(arrays))
+    return frozenset().union(*axes)
+
+
+def _vary(arrays, axes: frozenset[str]):
+    def vary(array):
+        missing = tuple(axes - _varying(array))
+        return lax.pcast(array, missing, to="varying") if missing else array
+
+    return jax.tree.map(vary, arrays)
