@@ -55,7 +55,22 @@ def landmarks_in_crop(
     return points, jax.nn.sigmoid(flag[0])
 
 
+def score_of_crop(network: Network, crop: Float[Array, "192 192 3"]) -> Float[Array, ""]:
+    """Judge whether a crop shows a face, in [0, 1].
+
+    The attention graph's own score takes a covered face between hair and collar for a face; the
+    plain graph's score does not.
+
+    Args:
+        network: "face-landmark".
+        crop: in [0, 1], as for `landmarks_in_crop`.
+    """
+    _, flag = network(crop)
+    return jax.nn.sigmoid(flag.ravel()[0])
+
+
 _landmarks = jax.jit(landmarks_in_crop)
+_score = jax.jit(score_of_crop)
 
 
 def head_box(pose: PoseLandmarks) -> Box:
@@ -85,7 +100,7 @@ def find(image: Float[np.ndarray, "H W 3"], pose: PoseLandmarks) -> FaceLandmark
     Returns:
         The landmarks, or None where no face shows (turned away, hidden, or outside the photo).
     """
-    network = networks.load("face-landmark-attention")
+    network, judge = networks.load("face-landmark-attention"), networks.load("face-landmark")
     head = head_box(pose)
     place = _level(
         np.asarray(head.center), 0.6 * float(head.size[0]), np.subtract(*pose.points[EYES])
@@ -93,11 +108,12 @@ def find(image: Float[np.ndarray, "H W 3"], pose: PoseLandmarks) -> FaceLandmark
     for _ in range(3):
         crop = cut(image, place, SIZE)
         points, score = map(np.asarray, _landmarks(network, crop))
+        score = min(float(score), float(_score(judge, crop)))
         if score < LEAST_SCORE:
             return None
         spots, scale = np.asarray(to_image(points[:, :2], place, SIZE)), float(place.size[0]) / SIZE
         place = _around(spots)
-    return FaceLandmarks(spots, points[:, 2] * scale, float(score))
+    return FaceLandmarks(spots, points[:, 2] * scale, score)
 
 
 def _level(center: np.ndarray, size: float, across: np.ndarray) -> Box:

