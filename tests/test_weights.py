@@ -6,9 +6,10 @@ from http import server
 
 import pytest
 
-from jaxavatar import assets, weights
-from jaxavatar.assets import Asset, InWheel, OnDisk, OnHub, Wheel
+from jaxavatar import weights
 from jaxavatar.errors import InputError
+from jaxavatar.weights import Asset, InWheel, OnDisk, OnHub, Wheel
+from jaxavatar.weights import registry as table
 
 WHEEL = Wheel("jaxavatar-test-data==1.0", 1000)
 FILES = {"data/a.bin": b"first" * 100, "data/b.bin": b"second" * 100}
@@ -165,7 +166,7 @@ def hub(monkeypatch):
 
     with server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
-        monkeypatch.setattr(assets, "HUB", f"http://127.0.0.1:{served.server_port}")
+        monkeypatch.setattr(table, "HUB", f"http://127.0.0.1:{served.server_port}")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         yield content
         served.shutdown()

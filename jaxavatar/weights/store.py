@@ -15,11 +15,9 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 
-from jaxavatar import downloads
-from jaxavatar.assets import REGISTRY, Asset, InWheel, OnDisk, OnHub, Wheel, cache
 from jaxavatar.errors import InputError
-
-__all__ = ["REGISTRY", "Asset", "InWheel", "Listed", "cache", "fetch", "listing", "path", "verify"]
+from jaxavatar.weights import downloads
+from jaxavatar.weights.registry import REGISTRY, Asset, InWheel, OnDisk, OnHub, Wheel, cache
 
 
 @dataclasses.dataclass(frozen=True)

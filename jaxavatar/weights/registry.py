@@ -1,6 +1,6 @@
 """The table of pretrained files: where each comes from, under which licence, with which hash.
 
-`weights` fetches and checks them. A file whose source changes must change its hash here.
+`store` fetches and checks them. A file whose source changes must change its hash here.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Download one file with a progress bar; every failure is an OSError that says why.
 
-Only `weights` uses this: nothing else in the project reaches the network.
+Only `store` uses this: nothing else in the project reaches the network.
 """
 
 import contextlib
