@@ -39,9 +39,9 @@ class Config:
         default_factory=lambda: StepConfig(loss=LossConfig(keypoint=1.0, keypoint_width=0.3))
     )
     optimiser: OptimiserConfig = dataclasses.field(
-        default_factory=lambda: OptimiserConfig(learning_rate=2e-3, steps=5000)
+        default_factory=lambda: OptimiserConfig(learning_rate=3e-3, steps=6500)
     )
-    loop: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(steps=5000))
+    loop: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(steps=6500))
 
 
 def get_config() -> Config:

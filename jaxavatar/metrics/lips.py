@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxavatar.body import LANDMARKS
+from jaxavatar.speech.visemes import BILABIALS
 from jaxavatar.structs import FPS, Phone
 
 UPPER = LANDMARKS.index("upper_lip_inner")
 LOWER = LANDMARKS.index("lower_lip_inner")
-BILABIALS = ("P", "B", "M")
 VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
 CLOSED = 0.15  # of the vowel maximum
 _SEARCH = 5  # frames of offset on either side

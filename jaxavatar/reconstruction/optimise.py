@@ -18,6 +18,9 @@ _SHIFT_LIMIT = 0.004  # metres a Gaussian may move from where the surface put it
 _GROWTH_LIMIT = 0.35  # logarithm of how much a Gaussian may grow or shrink
 
 
+_COLOR_LIMIT = 0.25
+
+
 @flax.struct.dataclass
 class Polish:
     """What the optimisation may change, all unbounded and zero at the start.
@@ -26,7 +29,7 @@ class Polish:
         shift: of the centres, squashed to `_SHIFT_LIMIT` metres.
         growth: of the scales, squashed to `_GROWTH_LIMIT` in the logarithm.
         opacity: added to the logit.
-        color: added to the colour.
+        color: of the colour, squashed to `_COLOR_LIMIT`.
     """
 
     shift: Float[Array, "N 3"]
@@ -54,7 +57,7 @@ class Target:
     seen: Bool[Array, " N"]
 
 
-_RATES = Polish(shift=0.02, growth=0.02, opacity=0.03, color=0.01)
+_RATES = Polish(shift=0.02, growth=0.02, opacity=0.03, color=0.04)
 
 
 def optimise(
@@ -105,7 +108,9 @@ def apply_polish(avatar: Avatar, target: Target, polish: Polish) -> Avatar:
         opacities=jnp.where(
             avatar.opacities > 0, jax.nn.sigmoid(logit + polish.opacity), avatar.opacities
         ),
-        colors=jnp.clip(avatar.colors + target.seen[:, None] * polish.color, 0.0, 1.0),
+        colors=jnp.clip(
+            avatar.colors + _COLOR_LIMIT * target.seen[:, None] * jnp.tanh(polish.color), 0.0, 1.0
+        ),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
 
-from jaxavatar.body import REGIONS, BodyModel
+from jaxavatar.body import REGIONS, VERTEX_GROUPS, BodyModel
 from jaxavatar.reconstruction.raster import rasterise
 from jaxavatar.reconstruction.surface import Surface
 
@@ -55,6 +55,9 @@ class Placement:
 
 
 ORDER = ("face", "hand", "body")
+_EYES = (VERTEX_GROUPS.index("left_eye"), VERTEX_GROUPS.index("right_eye"))
+_EYE_DEPTH = 0.0015  # metres
+_LASHES = 2.0  # pixels around the eyeballs
 _OVERLAP = 0.7  # standard deviation of a seen Gaussian over the distance to the next
 _LARGEST = (0.003, 0.006, 0.02)  # standard deviation of an unseen one per region, metres
 
@@ -107,6 +110,7 @@ class _View:
     mix: np.ndarray
     covered: np.ndarray  # mesh under the pixel
     to_person: np.ndarray  # 2 H W, nearest pixel inside
+    eye: np.ndarray  # which vertices are eyeballs
 
 
 def _look(model: BodyModel, surface: Surface, K: np.ndarray, matte: np.ndarray) -> _View:
@@ -120,6 +124,7 @@ def _look(model: BodyModel, surface: Surface, K: np.ndarray, matte: np.ndarray) 
     owner, weights = owner[tuple(nearest)], weights[tuple(nearest)]
     corners = faces[owner]
     depth = (vertices[corners, 2] * weights).sum(-1)
+    corners, weights = _lashes_to_eyes(model, corners, weights, covered)
     depth = np.where(covered, depth, _bulge(depth, covered, inside, K))
     to_person = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
     return _View(
@@ -133,7 +138,26 @@ def _look(model: BodyModel, surface: Surface, K: np.ndarray, matte: np.ndarray) 
         mix=weights,
         covered=covered,
         to_person=to_person,
+        eye=np.isin(np.asarray(model.vertex_group), _EYES),
     )
+
+
+def _lashes_to_eyes(
+    model: BodyModel, corners: np.ndarray, weights: np.ndarray, covered: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give the pixels along the lids' edges to the eyeballs.
+
+    A pixel of lash or eye white that moved with the lid would be a speck on it when it shuts.
+    """
+    eye = covered & np.isin(np.asarray(model.vertex_group)[corners[..., 0]], _EYES)
+    if not eye.any():
+        return corners, weights
+    distance, nearest = ndimage.distance_transform_edt(~eye, return_indices=True)
+    edge = covered & (distance <= _LASHES)
+    source = tuple(index[edge] for index in nearest)
+    corners, weights = corners.copy(), weights.copy()
+    corners[edge], weights[edge] = corners[source], weights[source]
+    return corners, weights
 
 
 def _bulge(depth: np.ndarray, covered: np.ndarray, inside: np.ndarray, K: np.ndarray) -> np.ndarray:
@@ -161,13 +185,16 @@ def _seen(view: _View, region: np.ndarray, k: int, count: int, rng: np.random.Ge
     iy = np.clip(y.astype(int), 0, view.inside.shape[0] - 1)
     # The nearest pixel's depth: interpolating between an arm and the chest would float in between.
     depth = view.depth[iy, ix]
-    point = np.stack([x, y, np.ones_like(x)], 1) @ np.linalg.inv(view.K).T * depth[:, None]
     corners, mix = view.corners[iy, ix], view.mix[iy, ix]
+    # Eyes lie a little deeper than they seem, or lashes and irises would show through shut lids.
+    depth = depth + _EYE_DEPTH * view.eye[corners[:, 0]]
+    point = np.stack([x, y, np.ones_like(x)], 1) @ np.linalg.inv(view.K).T * depth[:, None]
     surface_point = (view.vertices[corners] * mix[:, :, None]).sum(1)
     normals = _unit((view.normals[corners] * mix[:, :, None]).sum(1))
     normals = np.where((normals[:, 2] < 0)[:, None], normals, normals * [1, 1, -1])
     sizes = np.where(padded, 0.0, _OVERLAP * step * depth / view.K[0, 0])
-    slant = 1.0 / np.clip(-(normals * _unit(point)).sum(1), 0.3, 1.0)
+    slant = 1.0 / np.clip(-(normals * _unit(point)).sum(1), 0.4, 1.0)
+    slant[~view.covered[iy, ix]] = 1.0  # hair and cloth beyond the mesh face the camera
     return (
         corners,
         mix,
@@ -229,11 +256,17 @@ def _draw_surface(
     count: int,
     rng: np.random.Generator,
 ) -> _Draw:
-    """Draw points of some triangles, denser where the face unfolds (lips, eyelids)."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    motion = np.abs(np.asarray(model.expression_dirs)).max((0, 2))
-    weight = area * (1.0 + 400.0 * motion[faces].mean(1))
+    """Draw points of some triangles, denser where the face moves and unfolds (lips, eyelids).
+
+    Triangles count as large as the face units ever make them: a folded lid must also cover the
+    eye when it is shut.
+    """
+    units = np.asarray(model.expression_dirs)
+    area = _area(vertices, faces)
+    for unit in units:
+        moved = np.flatnonzero(np.abs(unit[faces]).max((1, 2)) > 1e-5)
+        area[moved] = np.maximum(area[moved], _area(vertices + unit * [1, -1, -1], faces[moved]))
+    weight = area * (1.0 + 400.0 * np.abs(units).max((0, 2))[faces].mean(1))
     # Systematic draws: neighbours in the list are neighbours in space, so gaps stay small.
     level = (np.arange(count) + rng.random(count)) / count
     draws = np.searchsorted(np.cumsum(weight) / weight.sum(), level).clip(0, len(faces) - 1)
@@ -248,6 +281,11 @@ def _draw_surface(
         normals=_unit((normals[corners] * mix[:, :, None]).sum(1)),
         density=weight[draws] / area[draws] / weight.sum(),
     )
+
+
+def _area(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
 
 
 def _unseen(
@@ -270,9 +308,11 @@ def _unseen(
     facing = -(draw.normals * _unit(point)).sum(1) > 0.4
     visible = framed & view.covered[iy, ix] & (point[:, 2] < view.depth[iy, ix] + 0.004) & facing
     if ORDER[k] == "face":
-        # Folded lids and inner lips lie just behind what is seen: there the triangle decides.
+        # Folded lids and inner lips lie just behind what is seen, and must not cover it.
         seen_corners = view.corners[iy, ix]
-        visible &= (draw.corners[:, :, None] == seen_corners[:, None, :]).any((1, 2))
+        visible &= (draw.corners[:, :, None] == seen_corners[:, None, :]).any((1, 2)) | (
+            point[:, 2] < view.depth[iy, ix] + 0.0007
+        )
     hidden = np.flatnonzero(~visible)
     if len(hidden) == 0:
         return _empty(count, k)

@@ -69,11 +69,14 @@ _SHAPES: dict[str, tuple[float, ...]] = {
     "HH": (0.13, 0.00, 0.00, 0.05, 0.03, 0.00, 0.2, 0.1),
 }
 
+BILABIALS = ("P", "B", "M")
+"""The sounds that close the lips."""
+
 # What each sound looks like. A diphthong glides from one shape to another.
 PHONE_SHAPES: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("SIL", "AA", "AE", "AH", "AX", "AO", "EH", "ER", "IH", "IY")},
     **{name: (name,) for name in ("UH", "UW", "L", "R", "W", "Y", "HH", "SH", "TH")},
-    **dict.fromkeys(("P", "B", "M"), ("PBM",)),
+    **dict.fromkeys(BILABIALS, ("PBM",)),
     **dict.fromkeys(("F", "V"), ("FV",)),
     **dict.fromkeys(("T", "D", "N"), ("TDN",)),
     **dict.fromkeys(("S", "Z"), ("SZ",)),
@@ -116,7 +119,7 @@ def face_curves(
         return curves
     time = (np.arange(frames) + 0.5) / fps
     shapes = _blend(phones, time)
-    seal = _constriction(phones, ("P", "B", "M"), time, fps)
+    seal = _constriction(phones, BILABIALS, time, fps)
     # Where both could act the lips' own closure wins.
     tuck = _constriction(phones, ("F", "V"), time, fps) * (1 - seal)
     units = _units(shapes, seal, tuck)
