@@ -1,6 +1,7 @@
 """Clips are reproducible, their parts belong together, and files keep them."""
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from jaxavatar.structs import FPS, SAMPLE_RATE, BodyPose, Phone
 
 WORDS = ("river", "stone", "window", "garden")
 VOICE = "slt"
+NOBODY: Any = None  # a listener that is never asked
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +36,13 @@ def spoken(listener):
 
 def made_up(frames, seed):
     rng = np.random.default_rng(seed)
+    sizes = ((55, 3), (3,), (52,))
+    draws: list[Any] = [rng.random((frames, *size)).astype(np.float32) for size in sizes]
     return clips.Clip(
         audio=rng.normal(size=(frames, 6)).astype(np.float16).astype(np.float32),
         text=rng.normal(size=(5, 4)).astype(np.float16).astype(np.float32),
         text_mask=rng.random(5) < 0.6,
-        motion=BodyPose(
-            rng.normal(size=(frames, 55, 3)).astype(np.float32),
-            rng.normal(size=(frames, 3)).astype(np.float32),
-            rng.random((frames, 52)).astype(np.float32),
-        ),
+        motion=BodyPose(*draws),
         start=int(rng.integers(100)),
         phones=tuple(Phone("AA", 0.1 * i, 0.1 * i + 0.07) for i in range(seed + 1)),
         sentence=f"Number {seed}, if you please.",
@@ -96,8 +96,8 @@ def test_files_keep_clips(tmp_path, monkeypatch):
     monkeypatch.setattr(clips, "make_clip", make)
     monkeypatch.setattr(clips, "_plain_words", lambda listener: ())
     path = tmp_path / "clips.npz"
-    first = clips.make_clips(path, range(3), (VOICE,), None)
-    again = clips.make_clips(path, range(3), (VOICE,), None)
+    first = clips.make_clips(path, range(3), (VOICE,), NOBODY)
+    again = clips.make_clips(path, range(3), (VOICE,), NOBODY)
     assert calls == [0, 1, 2]
     for read in (first, again):
         assert len(read) == 3
@@ -128,4 +128,4 @@ def test_voices_must_come_with_phones(monkeypatch):
     silent = np.zeros(1600, np.float32)
     monkeypatch.setattr(clips.voice, "speak", lambda text, name: (silent, None))
     with pytest.raises(AssertionError, match="timed phones"):
-        clips.make_clip(0, (VOICE,), WORDS, None)
+        clips.make_clip(0, (VOICE,), WORDS, NOBODY)

@@ -1,6 +1,7 @@
 """Made-up people are reproducible, different, human and in front of their camera."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ def people():
 @pytest.fixture(scope="module")
 def standing(people):
     """Where the Gaussians of each are in the rest pose."""
-    still = BodyPose(np.zeros((1, 55, 3)), np.zeros((1, 3)), np.zeros((1, 52)))
+    still = BodyPose(*(jnp.zeros((1, *size)) for size in ((55, 3), (3,), (52,))))
     pose = jax.jit(animate.pose_avatar)
     return [np.asarray(pose(person, still).means[0]) for person in people]
 

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ def creation(truth, findings):
 
 def test_the_front_looks_like_the_photo(truth, creation):
     """Measured here on the photo itself, where the person covers pixels entirely."""
-    shown = create.render_photo(creation.avatar, creation.target, np.zeros(3, np.float32))
+    shown = create.render_photo(creation.avatar, creation.target, jnp.zeros(3))
     inside = truth.matte > 0.99
     error = ((np.asarray(shown) - truth.photo)[inside] ** 2).mean()
     assert -10 * np.log10(error) > 28
@@ -29,7 +30,7 @@ def test_the_front_looks_like_the_photo(truth, creation):
 def test_the_outline_is_the_mattes(truth, creation):
     """Before white minus before black: how much of the background shows through."""
     white, black = (
-        np.asarray(create.render_photo(creation.avatar, creation.target, np.full(3, c, np.float32)))
+        np.asarray(create.render_photo(creation.avatar, creation.target, jnp.full(3, c)))
         for c in (1.0, 0.0)
     )
     alpha = 1 - (white - black).mean(-1)

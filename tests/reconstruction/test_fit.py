@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -86,7 +87,7 @@ def test_face_units_stay_between_zero_and_one(fitted):
 
 def test_resizing_scales_a_hand_about_its_wrist(model):
     points, joints = resize_hands(
-        model.vertices, model.weights, model.joints, np.log(np.array([1.5, 1.0]))
+        model.vertices, model.weights, model.joints, jnp.log(jnp.array([1.5, 1.0]))
     )
     wrist = JOINTS.index("left_wrist")
     fingers = slice(25, 40)

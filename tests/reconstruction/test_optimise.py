@@ -1,5 +1,7 @@
 """The polish gets closer to the photo without leaving its bounds."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,7 @@ def target(start):
     white, black = (render(wanted, blank, jnp.full(3, c)) for c in (1.0, 0.0))
     matte = 1.0 - (white - black).mean(-1)
     photo = black / jnp.maximum(matte, 1e-3)[..., None]
-    return blank.replace(photo=jnp.clip(photo, 0, 1), matte=matte)
+    return dataclasses.replace(blank, photo=jnp.clip(photo, 0, 1), matte=matte)
 
 
 @pytest.fixture(scope="module")

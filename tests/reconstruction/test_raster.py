@@ -39,8 +39,9 @@ def scene():
 
 
 def test_agrees_with_brute_force(scene):
-    owner, weights = rasterise(*scene, SIZE)
-    expected, expected_weights = brute_force(*scene, SIZE)
+    points, depth, faces = scene
+    owner, weights = rasterise(points, depth, faces, SIZE)
+    expected, expected_weights = brute_force(points, depth, faces, SIZE)
     assert len(np.unique(expected)) > 12
     np.testing.assert_array_equal(owner, expected)
     np.testing.assert_allclose(weights, expected_weights, atol=1e-9)
