@@ -44,7 +44,7 @@ def test_seen_colours_are_the_photos(model, truth, placed, canonical, solid):
     p = placed[1]
     colors = paint(model, p, canonical, ramp, truth.matte)
     ix, iy = p.pixel[p.seen].astype(int).T
-    deep = np.asarray(ndimage.binary_erosion(solid, np.ones((3, 3))))[iy, ix]
+    deep = np.asarray(ndimage.binary_erosion(solid, np.ones((3, 3)))).astype(bool)[iy, ix]
     expected = np.concatenate([p.pixel[p.seen] / [width, height], np.full((len(ix), 1), 0.5)], 1)
     assert deep.sum() > 1000
     np.testing.assert_allclose(colors[p.seen][deep], expected[deep], atol=1e-5)

@@ -73,7 +73,7 @@ def test_seen_points_cover_the_matte(truth, placed):
     x, y = p.pixel[p.seen].astype(int).T
     taken = np.zeros(truth.matte.shape, bool)
     taken[y, x] = True
-    inside = np.asarray(ndimage.binary_erosion(truth.matte > 0.5))
+    inside = np.asarray(ndimage.binary_erosion(truth.matte > 0.5)).astype(bool)
     far = np.asarray(ndimage.distance_transform_edt(~taken))[inside]
     assert far.max() < 2 * np.sqrt((truth.matte > 0.5).sum() / SEEN[BODY])
 
