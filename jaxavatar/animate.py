@@ -3,13 +3,10 @@
     encode (once per avatar) -> track (speech to motion) -> deform (per frame) -> render (per frame)
 
 Training differentiates these functions, the command line calls them, and the procedural teacher
-shares the posing; there is no second copy. `animate` is the whole chain for one clip, `stream`
-the same in chunks, for speech of any length. `params` is what `Driver.init` returns.
+shares the posing; there is no second copy. `animate` is the whole chain for one clip; module
+`stream` runs it in chunks, for speech of any length. `params` is what `Driver.init` returns.
 """
 
-import dataclasses
-import functools
-from collections.abc import Iterator
 from typing import Any
 
 import flax.struct
@@ -18,7 +15,7 @@ import jax.numpy as jnp
 import jaxlie
 import pallas_splat
 from jaxtyping import Array, Float, Int
-from pallas_splat import Camera, Config, Gaussians, Rendered
+from pallas_splat import Camera, Gaussians, Rendered
 
 from jaxavatar import body
 from jaxavatar.deformer import (
@@ -27,7 +24,6 @@ from jaxavatar.deformer import (
     Motion,
     Offsets,
     Window,
-    chunk,
     initial_state,
     whole,
 )
@@ -197,8 +193,24 @@ def render_frames(
         options: passed to `pallas_splat.render` (backend, config). A frame whose Gaussians do not
             fit into `config.capacity` is NaN.
     """
-    rendered = _render(posed, camera, background, options)
+    rendered = render_with_info(posed, camera, background, **options)
     return Frames(images=rendered.image, alpha=rendered.alpha)
+
+
+def render_with_info(
+    posed: Gaussians,
+    camera: Camera,
+    background: Float[Array, "#H #W 3"] | Float[Array, " 3"],
+    **options: Any,
+) -> Rendered:
+    """Render as `render_frames` does; every leaf of the result has a leading axis T."""
+
+    def frame(item: tuple[Gaussians, Camera]) -> Rendered:
+        return pallas_splat.render(*item, background=background, **options)
+
+    if camera.viewmat.ndim == 3:
+        return jax.lax.map(frame, (posed, camera))
+    return jax.lax.map(lambda gaussians: frame((gaussians, camera)), posed)
 
 
 def animate(
@@ -212,56 +224,10 @@ def animate(
 ) -> Frames:
     """Render an avatar that speaks a clip; arguments as for `deform` and `render_frames`.
 
-    Holds all T frames at once; `stream` gives the same for speech of any length.
+    Holds all T frames at once; `stream.stream` gives the same for speech of any length.
     """
     posed, _ = deform(driver, params, avatar, drive)
     return render_frames(posed, camera, background, **options)
-
-
-def stream(
-    driver: Driver,
-    params: Params,
-    avatar: Avatar,
-    drive: Drive,
-    camera: Camera,
-    background: Float[Array, "#H #W 3"] | Float[Array, " 3"],
-    frames: int = 25,
-    backend: str | None = None,
-    config: Config | None = None,
-) -> Iterator[Frames]:
-    """Yield what `animate` returns in chunks of `frames` frames, the last one shorter.
-
-    The state of the joints is carried from chunk to chunk and each chunk sees the speech around
-    it, so the chunks agree with the whole clip to rounding. All chunks have the same shapes: one
-    compilation serves every chunk of every clip. A chunk that overflows the splatter's list is
-    rendered again with a longer list, which later chunks keep.
-
-    Args:
-        driver: the network.
-        params: its parameters.
-        avatar: whom to move.
-        drive: the speech; only `frames` frames of it are worked on at a time.
-        camera: one for all frames.
-        background: a colour or a picture, [0, 1].
-        frames: length of a chunk.
-        backend: of the splatter.
-        config: of the splatter.
-    """
-    drive = jax.device_get(drive)
-    total = drive.audio.shape[0]
-    code = _encode(driver, params, avatar)
-    state = initial_state(driver.config)
-    config = Config() if config is None else config
-    for start in range(0, total, frames):
-        window = chunk(drive, start, frames, driver.config.halo)
-        posed, state = _deform_chunk(driver, params, avatar, code, window, state)
-        rendered = _render_chunk(posed, camera, background, backend, config)
-        if rendered.info.overflow.any():
-            needed = int(1.25 * rendered.info.intersections.max())
-            config = dataclasses.replace(config, capacity=1 << (needed - 1).bit_length())
-            rendered = _render_chunk(posed, camera, background, backend, config)
-        left = total - start
-        yield Frames(images=rendered.image[:left], alpha=rendered.alpha[:left])
 
 
 def project_points(points: Float[Array, "*T K 3"], camera: Camera) -> Float[Array, "*T K 2"]:
@@ -282,42 +248,6 @@ def project_points(points: Float[Array, "*T K 3"], camera: Camera) -> Float[Arra
 def _apply(driver: Driver, params: Params, method: str, *arguments: Any) -> Any:
     """Call a method of the network, without the mutable state that it does not have."""
     return driver.apply(params, *arguments, method=method)
-
-
-_encode = jax.jit(encode, static_argnums=0)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _deform_chunk(
-    driver: Driver,
-    params: Params,
-    avatar: Avatar,
-    code: AvatarCode,
-    window: Window,
-    state: Float[Array, "M S"],
-) -> tuple[Gaussians, Float[Array, "M S"]]:
-    motion, state = track(driver, params, code, window, state)
-    return deform_frames(driver, params, avatar, code, motion).gaussians, state
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _render_chunk(
-    posed: Gaussians, camera: Camera, background: Array, backend: str | None, config: Config
-) -> Rendered:
-    return _render(posed, camera, background, {"backend": backend, "config": config})
-
-
-def _render(
-    posed: Gaussians, camera: Camera, background: Array, options: dict[str, Any]
-) -> Rendered:
-    """Render every frame; leaves of the result have a leading axis T."""
-
-    def frame(item: tuple[Gaussians, Camera]) -> Rendered:
-        return pallas_splat.render(*item, background=background, **options)
-
-    if camera.viewmat.ndim == 3:
-        return jax.lax.map(frame, (posed, camera))
-    return jax.lax.map(lambda gaussians: frame((gaussians, camera)), posed)
 
 
 def _transforms(avatar: Avatar, motion: jaxlie.SE3) -> Float[Array, "J 3 4"]:

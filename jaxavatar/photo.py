@@ -39,7 +39,7 @@ class Photo(NamedTuple):
 
     Attributes:
         image: sRGB values in [0, 1], upright.
-        messages: whole sentences; empty when the file was used as it is.
+        messages: sentences without a full stop; empty when the file was used as it is.
     """
 
     image: Float[np.ndarray, "H W 3"]
@@ -65,7 +65,7 @@ def load_photo(path: str | os.PathLike[str], max_side: int = 1536) -> Photo:
     image, alpha = pixels[..., :3], pixels[..., 3:]
     if alpha.size and alpha.min() < 1:
         image = image * alpha + GREY * (1 - alpha)
-        messages.append(f"{name} has transparent parts; they were filled with neutral grey.")
+        messages.append(f"{name} has transparent parts; they were filled with neutral grey")
     return Photo(image, tuple(messages))
 
 
@@ -139,7 +139,7 @@ def _resized(
         )
     if min(width, height) < GOOD_SIDE:
         messages.append(
-            f"{name} is only {picture.width} x {picture.height} px; the avatar will be blurred."
+            f"{name} is only {picture.width} x {picture.height} px; the result will look blurred"
         )
     return picture.resize((width, height), Image.Resampling.LANCZOS) if scale < 1 else picture
 
@@ -155,7 +155,7 @@ def _to_srgb(picture: Image.Image, name: pathlib.Path, messages: list[str]) -> I
                 picture, source, ImageCms.createProfile("sRGB"), outputMode=mode
             )
         except (ImageCms.PyCMSError, OSError):
-            messages.append(f"{name} has an unusable colour profile; it was read as sRGB.")
+            messages.append(f"{name} has an unusable colour profile; it was read as sRGB")
         else:
             assert converted is not None  # it is None only for in-place conversion
             return converted

@@ -1,15 +1,13 @@
-"""The forward function: rest pose, explicit poses, eq. 6-7, chunks against the whole clip."""
+"""The forward function: rest pose, explicit poses, eq. 6-7, cameras."""
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from pallas_splat import Config
 from scipy.spatial.transform import Rotation
 
 from jaxavatar import animate
@@ -133,43 +131,6 @@ def test_points_are_those_of_the_posed_gaussians(scene):
 
     np.testing.assert_allclose(points(params), posed.means[:, index], atol=1e-5)
     assert float(jnp.abs(posed.means[1:] - posed.means[:-1]).max()) > 1e-3
-
-
-def compilations(function: Any) -> int:
-    return function._cache_size()
-
-
-def test_stream_gives_the_whole_clip_and_compiles_once(scene, toys):
-    driver, params, avatar, drive, _ = scene
-    camera, background = toys.camera(), jnp.array([0.2, 0.4, 0.6])
-    clip = jax.jit(animate.animate, static_argnums=0)(
-        driver, params, avatar, drive, camera, background
-    )
-    # Only the backend "xla" has a list that can overflow: it starts too small and has to grow.
-    before = compilations(animate._deform_chunk), compilations(animate._render_chunk)
-    chunks = list(
-        animate.stream(
-            driver, params, avatar, drive, camera, background, 4, "xla", Config(capacity=1)
-        )
-    )
-    after = compilations(animate._deform_chunk), compilations(animate._render_chunk)
-    assert [len(chunk.images) for chunk in chunks] == [4, 4, 3]
-    np.testing.assert_allclose(
-        np.concatenate([chunk.images for chunk in chunks]), clip.images, atol=1e-4
-    )
-    np.testing.assert_allclose(
-        np.concatenate([chunk.alpha for chunk in chunks]), clip.alpha, atol=1e-4
-    )
-    assert float(clip.alpha.max()) > 0.5
-    assert after[0] - before[0] == 1
-    assert after[1] - before[1] == 2
-    longer = toys.drive(frames=9, segments=3, start=700)
-    list(
-        animate.stream(
-            driver, params, avatar, longer, camera, background, 4, "xla", Config(capacity=1)
-        )
-    )
-    assert compilations(animate._deform_chunk) == after[0]
 
 
 def test_one_camera_per_frame(scene, toys):

@@ -10,16 +10,17 @@ import sys
 import time
 import types
 
+import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-import jaxavatar.animate
 import jaxavatar.drive
 import jaxavatar.perception
 import jaxavatar.preview
+import jaxavatar.stream
 from jaxavatar import avatar_file, cli, weights
 from jaxavatar.deformer import Driver, DriverConfig, initial_state, save_params, whole
 from jaxavatar.errors import InputError
@@ -63,7 +64,7 @@ def calls(monkeypatch, toys, tmp_path) -> dict:
 
     def perceive(image):
         seen["image"] = image
-        return types.SimpleNamespace(messages=("The left hand is hidden.",))
+        return types.SimpleNamespace(messages=("the left hand is hidden",))
 
     def create_avatar(image, findings, *, steps, seed, progress):
         seen["create"] = {"steps": steps, "seed": seed}
@@ -87,7 +88,7 @@ def calls(monkeypatch, toys, tmp_path) -> dict:
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(jaxavatar.perception, "perceive", perceive, raising=False)
     monkeypatch.setattr(jaxavatar.drive, "make_drive", make_drive)
-    monkeypatch.setattr(jaxavatar.animate, "stream", stream)
+    monkeypatch.setattr(jaxavatar.stream, "stream", stream)
     monkeypatch.setattr(jaxavatar.preview, "preview", lambda avatar, image: {"Photo": image})
     driver = tmp_path / "driver.npz"
     save_params(driver, {"params": {"x": np.zeros(2)}}, DriverConfig())
@@ -119,13 +120,13 @@ def test_create(tmp_path, photo, calls, capsys):
     target = out / "käthe kollwitz.avatar"
     captured = capsys.readouterr()
     assert captured.out == f"{target}\n"
-    assert "The left hand is hidden." in captured.err and "7/7" in captured.err
+    assert "the left hand is hidden" in captured.err and "7/7" in captured.err
     assert calls["create"] == {"steps": 7, "seed": 3}
     assert calls["image"].shape == (400, 300, 3)
     avatar, info = avatar_file.load_avatar(target)
     assert avatar.n_face == 60
     assert info["photo"] == photo.name and info["report"] == {"psnr": 30.0}
-    assert info["messages"] == ["The left hand is hidden."]
+    assert info["messages"] == ["the left hand is hidden"]
     assert files(out) == {target.name, "preview.png"}
 
 
@@ -165,23 +166,45 @@ def test_talk(tmp_path, photo, speech, calls, capsys):
     assert files(tmp_path / "e") == {"v.MP4", "käthe kollwitz.avatar", "preview.png"}
 
 
-def test_real_stream_accepts_what_the_command_passes(tmp_path, saved, speech, monkeypatch, toys):
+def test_orbit_with_the_real_renderer(tmp_path, saved, speech, monkeypatch, toys):
     config = DriverConfig(width=16, heads=2, head_width=8, face_code=4, octaves=2)
-    drive = toys.drive(frames=24)
-    shape = (len(toys.avatar().joints), 7)
-    state = jnp.zeros(shape)
-    driver = Driver(config)
-
-    state = initial_state(config)
-    params = jax.jit(driver.init)(
-        jax.random.key(0), toys.avatar(), whole(drive, config.halo), state
+    drive = toys.drive(frames=30)
+    params = jax.jit(Driver(config).init)(
+        jax.random.key(0), toys.avatar(), whole(drive, config.halo), initial_state(config)
     )
     save_params(tmp_path / "driver.npz", params, config)
     monkeypatch.setattr(jaxavatar.drive, "make_drive", lambda samples, text: drive)
-    out = tmp_path / "v.mp4"
-    command = ["animate", saved, "--speech", speech, "--out", out, "--size", 32]
-    assert run(*command, "--driver", tmp_path / "driver.npz") == 0
-    assert out.stat().st_size > 1000
+
+    def video(camera):
+        out = tmp_path / f"{camera}.mp4"
+        command = ["animate", saved, "--speech", speech, "--out", out, "--size", 32]
+        assert run(*command, "--driver", tmp_path / "driver.npz", "--camera", camera) == 0
+        decode = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", out, "-f", "rawvideo", "-pix_fmt", "gray"]
+        done = subprocess.run([*decode, "-"], capture_output=True, check=True)
+        return np.frombuffer(done.stdout, np.uint8).reshape(30, 32, 32).astype(float)
+
+    aside = np.abs(video("orbit") - video("front")).mean((1, 2))
+    # The same at first, but for the codec; at the end the camera has turned by 20 degrees.
+    assert aside[0] < 1 and aside[-1] > 3 and aside[-1] > aside[15] > aside[0], aside
+
+
+@pytest.mark.parametrize("side", [32, 300], ids=["enlarged", "shrunk"])
+@pytest.mark.parametrize("tall", [False, True])
+def test_background_of_another_shape(tmp_path, saved, speech, calls, side, tall):
+    """Of 4 x 2 tiles, a square frame shows the 2 x 2 in the middle, undistorted."""
+    values = np.array([[10, 60, 120, 180], [30, 90, 150, 250]], np.uint8)
+    tiles = np.repeat(np.repeat(values, 2 * side, 0), 2 * side, 1)
+    path = tmp_path / "tiles.png"
+    Image.fromarray(tiles.T if tall else tiles).convert("RGB").save(path)
+    command = ["animate", saved, "--speech", speech, "--out", tmp_path / "v.mp4", "--size", 160]
+    assert run(*command, "--background", path) == 0
+    shown = calls["background"][..., 0] * 255
+    assert shown.shape == (160, 160) == (calls["camera"].height, calls["camera"].width)
+    expected = np.repeat(np.repeat(values[:, 1:3], 80, 0), 80, 1)
+    expected = expected.T if tall else expected
+    # Away from the edge between two tiles, where the interpolation mixes them.
+    inside = (np.abs(np.arange(160) - 79.5) > 6) & (np.abs(np.arange(160) - 79.5) < 74)
+    np.testing.assert_allclose(shown[inside][:, inside], expected[inside][:, inside], atol=2)
 
 
 @pytest.mark.parametrize("command", ["create", "talk"])
@@ -240,13 +263,13 @@ def test_failure_in_the_middle_leaves_nothing(tmp_path, photo, speech, calls, ca
         return stream
 
     command = ["talk", photo, "--speech", speech, "--out", tmp_path / "d" / "v.mp4", "--steps", 1]
-    monkeypatch.setattr(jaxavatar.animate, "stream", stops(KeyboardInterrupt()))
+    monkeypatch.setattr(jaxavatar.stream, "stream", stops(KeyboardInterrupt()))
     assert run(*command) == 130
     captured = capsys.readouterr()
     assert captured.err.strip().splitlines()[-1].startswith("jaxavatar: interrupted")
     # The avatar was complete before; of the video nothing is left.
     assert files(tmp_path / "d") == {"käthe kollwitz.avatar", "preview.png"}
-    monkeypatch.setattr(jaxavatar.animate, "stream", stops(InputError("two\nlines")))
+    monkeypatch.setattr(jaxavatar.stream, "stream", stops(InputError("two\nlines")))
     assert fails(capsys, *command) == "jaxavatar: two lines"
 
 
@@ -264,7 +287,9 @@ def test_weights(capsys, cache, monkeypatch, tmp_path):
     data.write_bytes(b"weights")
     right = hashlib.sha256(b"weights").hexdigest()
     asset = weights.Asset(weights.OnDisk(str(data)), "MIT", right, 7)
-    monkeypatch.setattr(weights, "REGISTRY", {"toy": asset})
+    for name in list(weights.REGISTRY):
+        monkeypatch.delitem(weights.REGISTRY, name)
+    monkeypatch.setitem(weights.REGISTRY, "toy", asset)
     assert run("weights", "list") == 0
     listed = capsys.readouterr().out
     assert str(cache) in listed and "toy" in listed and "MIT" in listed and "fetched" in listed

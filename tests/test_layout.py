@@ -24,7 +24,7 @@ ROWS = (
     {"body", "perception", "speech", "photo", "avatar_file", "views"},
     {"reconstruction", "deformer", "drive"},
     {"animate"},
-    {"losses", "metrics", "teachers", "export", "preview"},
+    {"stream", "losses", "metrics", "teachers", "export", "preview"},
     {"data"},
     {"training"},
     {"cli"},

@@ -128,12 +128,12 @@ def render(
     from tqdm import tqdm
 
     from jaxavatar import views
-    from jaxavatar.animate import stream
     from jaxavatar.deformer import Driver
     from jaxavatar.drive import make_drive
     from jaxavatar.export.video import VideoWriter
+    from jaxavatar.stream import stream
 
-    common.say(["Listening to the speech ..."])
+    common.say(["listening to the speech ..."])
     drive = make_drive(performance.samples, performance.text)
     total = drive.audio.shape[0]
     if arguments.camera == "orbit":
@@ -144,7 +144,7 @@ def render(
     driver = Driver(performance.config)
     with (
         VideoWriter(target, performance.samples) as video,
-        tqdm(total=total, desc="Rendering", unit="frame") as bar,
+        tqdm(total=total, desc="rendering", unit="frame") as bar,
     ):
         for chunk in stream(driver, performance.params, avatar, drive, camera, background):
             for image in np.asarray(chunk.images):

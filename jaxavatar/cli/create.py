@@ -84,10 +84,10 @@ def make(
     from jaxavatar.reconstruction.create import create_avatar
 
     common.say(photo.messages)
-    common.say(["Looking for the person in the photo ..."])
+    common.say(["looking for the person in the photo ..."])
     findings = perceive(photo.image)
     common.say(findings.messages)
-    with tqdm(total=arguments.steps, desc="Making the avatar", unit="step") as bar:
+    with tqdm(total=arguments.steps, desc="making the avatar", unit="step") as bar:
 
         def progress(step: int, total: int, scalars: dict[str, float]) -> None:
             bar.total = total

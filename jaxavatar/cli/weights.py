@@ -28,7 +28,7 @@ def add_parser(commands: common.Commands) -> None:
 def _list(_: argparse.Namespace) -> None:
     rows = weights.listing()
     width = max(len(row.name) for row in rows)
-    print(f"Cache folder: {weights.cache()}")
+    print(f"cache folder: {weights.cache()}")
     for row in rows:
         size = f"{row.asset.size / 1e6:6.1f} MB" if row.asset.size else "   unknown"
         state = "fetched" if row.present else "-"
@@ -47,4 +47,4 @@ def _verify(arguments: argparse.Namespace) -> None:
     for name in names:
         weights.verify(name)
         print(f"{name}: as expected")
-    common.say([] if names else ["Nothing is fetched yet."])
+    common.say([] if names else ["nothing is fetched yet"])
