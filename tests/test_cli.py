@@ -24,6 +24,7 @@ import jaxavatar.stream
 from jaxavatar import avatar_file, cli, weights
 from jaxavatar.deformer import Driver, DriverConfig, initial_state, save_params, whole
 from jaxavatar.errors import InputError
+from jaxavatar.export.video import VideoWriter
 from jaxavatar.speech import sound, voice
 from jaxavatar.structs import Frames
 
@@ -186,6 +187,27 @@ def test_orbit_with_the_real_renderer(tmp_path, saved, speech, monkeypatch, toys
     aside = np.abs(video("orbit") - video("front")).mean((1, 2))
     # The same at first, but for the codec; at the end the camera has turned by 20 degrees.
     assert aside[0] < 1 and aside[-1] > 3 and aside[-1] > aside[15] > aside[0], aside
+
+
+def test_frames_are_written_as_they_come(tmp_path, saved, speech, calls, monkeypatch):
+    """No list of the frames is kept: when a chunk is asked for, those before are in the file."""
+    written = []
+    add = VideoWriter.add
+
+    def counted(self, frame):
+        add(self, frame)
+        written.append(self.frames)
+
+    def stream(driver, params, avatar, drive, camera, background):
+        for chunk in range(3):
+            assert written == list(range(1, 10 * chunk + 1))
+            yield Frames(jnp.zeros((10, 64, 64, 3)), jnp.zeros((10, 64, 64)))
+
+    monkeypatch.setattr(VideoWriter, "add", counted)
+    monkeypatch.setattr(jaxavatar.stream, "stream", stream)
+    out = tmp_path / "v.mp4"
+    assert run("animate", saved, "--speech", speech, "--out", out, "--size", 64) == 0
+    assert len(written) == 30
 
 
 @pytest.mark.parametrize("side", [32, 300], ids=["enlarged", "shrunk"])
