@@ -123,7 +123,7 @@ def _lips(driver: Driver, params, avatar, sound, motion):
     return (
         procedural.landmarks(avatar, still),
         procedural.landmarks(avatar, motion),
-        animate.deform_points(driver, params, avatar, code, heard, avatar.landmarks),
+        animate.deform_points(driver, params, avatar, code, heard, avatar.landmarks)[0],
     )
 
 

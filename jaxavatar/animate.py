@@ -91,14 +91,19 @@ def deform_points(
     code: AvatarCode,
     motion: Motion,
     index: Int[Array, " K"],
-) -> Float[Array, "T K 3"]:
-    """Return the posed centres of some Gaussians only: `deform_frames(...)` at `index`, cheaply."""
+) -> tuple[Float[Array, "T K 3"], Float[Array, "T K 3"]]:
+    """Return some Gaussians of `deform_frames(...)`, cheaply.
+
+    Returns:
+        Their posed centres, and the displacements dp that are contained in them.
+    """
     queries = code.queries.select(index)
 
-    def frame(motion: Motion) -> Float[Array, "K 3"]:
+    def frame(motion: Motion) -> tuple[Float[Array, "K 3"], Float[Array, "K 3"]]:
         shift = _apply(driver, params, "offsets", queries, motion).position
         transforms = _transforms(avatar, jaxlie.SE3(motion.transforms))
-        return body.skin(avatar.means[index] + shift, avatar.weights[index], transforms)[0]
+        means = avatar.means[index] + shift
+        return body.skin(means, avatar.weights[index], transforms)[0], shift
 
     return jax.vmap(frame)(motion)
 
@@ -153,15 +158,21 @@ def pose_avatar(avatar: Avatar, deltas: BodyPose) -> Gaussians:
 
 def pose_points(avatar: Avatar, deltas: BodyPose, index: Int[Array, " K"]) -> Float[Array, "T K 3"]:
     """Return the posed centres of some Gaussians only: `pose_avatar(...)` at `index`, cheaply."""
+    points = avatar.means[index] + face_shift(avatar, deltas.expression, index)
+
+    def frame(points: Float[Array, "K 3"], delta: BodyPose) -> Float[Array, "K 3"]:
+        return body.skin(points, avatar.weights[index], _delta_transforms(avatar, delta))[0]
+
+    return jax.vmap(frame)(points, deltas)
+
+
+def face_shift(
+    avatar: Avatar, expression: Float[Array, "T E"], index: Int[Array, " K"]
+) -> Float[Array, "T K 3"]:
+    """Return how far face units move some Gaussians, canonical metres; 0 beyond the face."""
     on_face = (index < avatar.n_face)[:, None, None]
     units = jnp.where(on_face, avatar.face_units[jnp.minimum(index, avatar.n_face - 1)], 0.0)
-    means, weights = avatar.means[index], avatar.weights[index]
-
-    def frame(delta: BodyPose) -> Float[Array, "K 3"]:
-        points = means + jnp.einsum("nek,e->nk", units, delta.expression)
-        return body.skin(points, weights, _delta_transforms(avatar, delta))[0]
-
-    return jax.vmap(frame)(deltas)
+    return jnp.einsum("nek,te->tnk", units, expression)
 
 
 def apply_offsets(

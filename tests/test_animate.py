@@ -127,7 +127,7 @@ def test_points_are_those_of_the_posed_gaussians(scene):
         code = animate.encode(driver, params, avatar)
         window = whole(drive, CONFIG.halo)
         motion, _ = animate.track(driver, params, code, window, initial_state(CONFIG))
-        return animate.deform_points(driver, params, avatar, code, motion, index)
+        return animate.deform_points(driver, params, avatar, code, motion, index)[0]
 
     np.testing.assert_allclose(points(params), posed.means[:, index], atol=1e-5)
     assert float(jnp.abs(posed.means[1:] - posed.means[:-1]).max()) > 1e-3

@@ -36,12 +36,14 @@ class Config:
     driver: DriverConfig = dataclasses.field(default_factory=DriverConfig)
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     step: StepConfig = dataclasses.field(
-        default_factory=lambda: StepConfig(loss=LossConfig(keypoint=1.0, keypoint_width=0.3))
+        default_factory=lambda: StepConfig(
+            loss=LossConfig(keypoint=0.2, keypoint_width=0.3, shift=1.0, turn=20.0)
+        )
     )
     optimiser: OptimiserConfig = dataclasses.field(
-        default_factory=lambda: OptimiserConfig(learning_rate=3e-3, steps=6500)
+        default_factory=lambda: OptimiserConfig(learning_rate=2e-3, steps=4000)
     )
-    loop: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(steps=6500))
+    loop: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(steps=4000))
 
 
 def get_config() -> Config:

@@ -36,7 +36,7 @@ class DriverConfig:
     heads: int = 4
     reach: int = 3
     window: int = 2
-    periods: tuple[int, ...] = (12, 25, 50, 100, 200)
+    periods: tuple[int, ...] = (25, 50, 100, 200)
     head_width: int = 64
     face_code: int = 32
     octaves: int = 8

@@ -14,6 +14,9 @@ class LossConfig:
         image: of the L1 distance of pictures (lambda_img).
         perceptual: of the distance of a fixed visual encoder's features (lambda_perc).
         keypoint: of eq. 9, per pixel of distance (lambda_kpt).
+        shift: of the canonical displacement of keypoints from the teacher's, per millimetre; only
+            for teachers that know their motion.
+        turn: of the joints' rotations from the teacher's, per radian; likewise.
         score: of video score distillation, eq. 8 (lambda_vsd).
         arap: of the rigidity of the deformation (lambda_reg).
         position: of the mean squared displacement, per square centimetre.
@@ -26,6 +29,8 @@ class LossConfig:
     image: float = 1.0
     perceptual: float = 0.0
     keypoint: float = 0.1
+    shift: float = 0.0
+    turn: float = 0.0
     score: float = 0.0
     arap: float = 0.1
     position: float = 0.01

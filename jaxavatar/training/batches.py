@@ -112,6 +112,7 @@ def make_batch(config: BatchConfig, seed: int, step: int, clips: list[Clip], cas
         drive=stack(drives),
         camera=staged[2],
         background=staged[3],
+        motion=jax.tree.map(jnp.asarray, staged[1]),
         keypoint_index=staged[4],
         keypoints=keypoints,
         keypoint_weights=jnp.asarray(np.stack(weights)),
