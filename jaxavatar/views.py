@@ -1,7 +1,6 @@
 """Cameras to watch an avatar with."""
 
 import jax.numpy as jnp
-import jaxlie
 import numpy as np
 from jaxtyping import ArrayLike, Float
 from pallas_splat import Camera
@@ -38,13 +37,16 @@ def side_cameras(avatar: Avatar, size: int, angles: Float[ArrayLike, " T"]) -> C
         A camera per angle: `viewmat` and `K` have a leading axis T.
     """
     front = photo_camera(avatar, size)
-    angles = jnp.asarray(angles, jnp.float32)
-    turn = jaxlie.SO3.exp(angles[:, None] * jnp.array([0.0, 1.0, 0.0]))
-    centre = jaxlie.SE3.from_translation(avatar.rest.translation)
-    swung = centre @ jaxlie.SE3.from_rotation(turn) @ centre.inverse()
+    # In numpy: JAX would compile every operation again for every number of angles.
+    angles, pelvis = np.asarray(angles, float), np.asarray(avatar.rest.translation, float)
+    viewmat = np.tile(np.eye(4), (len(angles), 1, 1))
+    viewmat[:, 0, 0] = viewmat[:, 2, 2] = np.cos(angles)
+    viewmat[:, 0, 2] = np.sin(angles)
+    viewmat[:, 2, 0] = -viewmat[:, 0, 2]
+    viewmat[:, :3, 3] = pelvis - viewmat[:, :3, :3] @ pelvis
     return Camera(
-        viewmat=swung.as_matrix(),
-        K=jnp.broadcast_to(front.K, (len(angles), 3, 3)),
+        viewmat=jnp.asarray(viewmat.astype(np.float32)),
+        K=jnp.asarray(np.tile(np.asarray(front.K), (len(angles), 1, 1))),
         width=front.width,
         height=front.height,
     )
