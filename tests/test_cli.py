@@ -26,7 +26,7 @@ from jaxavatar.deformer import Driver, DriverConfig, initial_state, save_params,
 from jaxavatar.errors import InputError
 from jaxavatar.export.video import VideoWriter
 from jaxavatar.speech import sound, voice
-from jaxavatar.structs import Frames
+from jaxavatar.structs import Findings, Frames, PoseLandmarks
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,9 @@ def calls(monkeypatch, toys, tmp_path) -> dict:
 
     def perceive(image):
         seen["image"] = image
-        return types.SimpleNamespace(messages=("the left hand is hidden",))
+        pose = PoseLandmarks(np.zeros((33, 2)), np.zeros(33), np.zeros(33), 1.0)
+        matte = np.ones(image.shape[:2])
+        return Findings(pose, None, None, None, matte, ("the left hand is hidden",))
 
     def create_avatar(image, findings, *, steps, seed, progress):
         seen["create"] = {"steps": steps, "seed": seed}
@@ -128,7 +130,7 @@ def test_create(tmp_path, photo, calls, capsys):
     assert avatar.n_face == 60
     assert info["photo"] == photo.name and info["report"] == {"psnr": 30.0}
     assert info["messages"] == ["the left hand is hidden"]
-    assert files(out) == {target.name, "preview.png"}
+    assert files(out) == {target.name, "preview.png", "report.json"}
 
 
 def test_animate(tmp_path, saved, speech, calls, capsys):
@@ -161,10 +163,15 @@ def test_animate_options(tmp_path, saved, photo, calls, monkeypatch):
 
 def test_talk(tmp_path, photo, speech, calls, capsys):
     assert run("talk", photo, "--speech", speech, "--out", tmp_path / "d", "--steps", 2) == 0
-    assert files(tmp_path / "d") == {"video.mp4", "käthe kollwitz.avatar", "preview.png"}
+    assert files(tmp_path / "d") == {
+        "video.mp4",
+        "käthe kollwitz.avatar",
+        "preview.png",
+        "report.json",
+    }
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "d" / "video.mp4")
     assert run("talk", photo, "--speech", speech, "--out", tmp_path / "e" / "v.MP4") == 0
-    assert files(tmp_path / "e") == {"v.MP4", "käthe kollwitz.avatar", "preview.png"}
+    assert files(tmp_path / "e") == {"v.MP4", "käthe kollwitz.avatar", "preview.png", "report.json"}
 
 
 def test_orbit_with_the_real_renderer(tmp_path, saved, speech, monkeypatch, toys):
@@ -290,7 +297,7 @@ def test_failure_in_the_middle_leaves_nothing(tmp_path, photo, speech, calls, ca
     captured = capsys.readouterr()
     assert captured.err.strip().splitlines()[-1].startswith("jaxavatar: interrupted")
     # The avatar was complete before; of the video nothing is left.
-    assert files(tmp_path / "d") == {"käthe kollwitz.avatar", "preview.png"}
+    assert files(tmp_path / "d") == {"käthe kollwitz.avatar", "preview.png", "report.json"}
     monkeypatch.setattr(jaxavatar.stream, "stream", stops(InputError("two\nlines")))
     assert fails(capsys, *command) == "jaxavatar: two lines"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import typing
 
 from jaxavatar.cli import common
+from jaxavatar.files import replacing
 
 if typing.TYPE_CHECKING:
     from jaxavatar.photo import Photo
@@ -20,8 +22,8 @@ def add_parser(commands: common.Commands) -> None:
     parser = commands.add_parser(
         "create",
         help="make an avatar from a photo",
-        description="Make an avatar from a photo. Writes NAME.avatar, named after the photo, and"
-        " preview.png into the folder.",
+        description="Make an avatar from a photo. Writes NAME.avatar, named after the photo,"
+        " preview.png and report.json into the folder.",
     )
     parser.add_argument("photo", type=pathlib.Path, metavar="PHOTO")
     parser.add_argument(
@@ -78,6 +80,7 @@ def make(
     from tqdm import tqdm
 
     from jaxavatar.avatar_file import save_avatar
+    from jaxavatar.export.findings import draw_findings
     from jaxavatar.export.picture import save_panels
     from jaxavatar.perception import perceive
     from jaxavatar.preview import preview as render_preview
@@ -105,5 +108,8 @@ def make(
         "report": creation.report,
     }
     save_avatar(target, creation.avatar, info)
-    save_panels(preview, render_preview(creation.avatar, photo.image))
+    panels = {"Found": draw_findings(photo.image, findings)}
+    save_panels(preview, panels | render_preview(creation.avatar, photo.image))
+    with replacing(preview.with_name("report.json")) as temporary:
+        temporary.write_text(json.dumps(info, indent=1, default=float) + "\n")
     return creation.avatar
