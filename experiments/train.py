@@ -34,7 +34,7 @@ from jaxavatar.training.step import make_train_step
 
 def main() -> None:
     """Parse, train, measure, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train the driver.")
     parser.add_argument("config", help="a module of experiments.configs, e.g. small")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/train"))
     parser.add_argument("--steps", type=int, help="stop after so many steps instead")

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.signal
 from jaxtyping import Bool, Float
@@ -17,6 +18,7 @@ from jaxavatar.structs import SAMPLE_RATE, SAMPLES_PER_FRAME, BodyPose, Phone
 from jaxavatar.teachers.motion import procedural_motion
 
 _SILENCE = 0.4  # seconds before and after the sentence
+_MOTION = ("rotations", "translation", "expression")
 _CLOCK = 200  # frames after which idle motion repeats
 MANNER = 0
 """Seed of the one speaker whose manner of gesturing is learned."""
@@ -77,9 +79,7 @@ def make_clip(
         audio=np.asarray(heard.audio),
         text=np.asarray(heard.text[0]),
         text_mask=np.asarray(heard.text_mask[0]),
-        motion=BodyPose(
-            *(np.asarray(a) for a in (motion.rotations, motion.translation, motion.expression))
-        ),
+        motion=motion,
         start=start,
         phones=phones,
         sentence=text,
@@ -129,7 +129,7 @@ def make_clips(
         words = _plain_words(listener)
         made = [make_clip(s, voices, words, listener) for s in tqdm(list(seeds), unit="clip")]
         with replacing(path) as temporary:
-            np.savez(temporary, **_columns(made))
+            np.savez(temporary, allow_pickle=False, **_columns(made))
     with np.load(path, allow_pickle=False) as stored:
         return _rows(dict(stored))
 
@@ -165,10 +165,7 @@ def _columns(clips: list[Clip]) -> dict[str, np.ndarray]:
 def _rows(stored: dict[str, np.ndarray]) -> list[Clip]:
     """Undo `_columns`."""
     cuts = np.cumsum(stored["lengths"])[:-1]
-    parts = {
-        name: np.split(stored[name], cuts)
-        for name in ("audio", "rotations", "translation", "expression")
-    }
+    parts = {name: np.split(stored[name], cuts) for name in ("audio", *_MOTION)}
     ends = np.cumsum(stored["phone_counts"])
     clips = []
     for i, end in enumerate(ends):
@@ -179,7 +176,7 @@ def _rows(stored: dict[str, np.ndarray]) -> list[Clip]:
                 audio=parts["audio"][i].astype(np.float32),
                 text=stored["text"][i].astype(np.float32),
                 text_mask=stored["text_mask"][i],
-                motion=BodyPose(*(parts[n][i] for n in ("rotations", "translation", "expression"))),
+                motion=BodyPose(*(jnp.asarray(parts[n][i]) for n in _MOTION)),
                 start=int(stored["start"][i]),
                 phones=tuple(Phone(str(s), float(a), float(b)) for s, (a, b) in spans),
                 sentence=str(stored["sentence"][i]),

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
-from scipy.spatial import cKDTree
+from jaxtyping import Array, Float
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from jaxavatar.body import BodyModel, skinning
@@ -30,7 +30,7 @@ def carry_home(
     """
     corners, mix = placement.corners, placement.mix[:, :, None]
 
-    def on_surface(values: np.ndarray) -> np.ndarray:
+    def on_surface(values: Float[Array, "V d"]) -> Float[np.ndarray, "N d"]:
         return (np.asarray(values)[corners] * mix).sum(1)
 
     weights = on_surface(model.weights)
@@ -143,6 +143,6 @@ def _landmarks(
     share = JAW_DISTANCE * jaw_share(model)
     spots = np.asarray(model.landmarks)
     own = (share[placement.corners] * placement.mix).sum(1)
-    tree = cKDTree(np.concatenate([template, own[:, None]], 1)[drawn])
+    tree = KDTree(np.concatenate([template, own[:, None]], 1)[drawn])
     wanted = np.concatenate([np.asarray(model.vertices)[spots], share[spots, None]], 1)
     return np.flatnonzero(drawn)[tree.query(wanted)[1]]

@@ -149,7 +149,7 @@ def _solve(landmarks, joints, beta_joints, seen, K, start, n_body) -> BodyFit:
     fingers[[14, 35]] = 0.0  # the wrists help from the start
 
     def importance(stage: Array) -> Array:
-        return 1.0 - fingers * (1.0 - stage)
+        return 1.0 - jnp.asarray(fingers) * (1.0 - stage)
 
     prior = np.full(3 * len(JOINTS) + 3 + n_betas + n_units + 2, _PRIOR_WEIGHT, np.float32)
     prior[3 * len(JOINTS) :][:3] = 0.0  # anywhere in front of the camera
@@ -178,7 +178,7 @@ def _solve(landmarks, joints, beta_joints, seen, K, start, n_body) -> BodyFit:
     for side, sign in (("left", 1), ("right", -1)):
         elbow = 3 * JOINTS.index(f"{side}_elbow") + 1
         bent = bent.at[elbow].set(-1.0 * sign / sigma[JOINTS.index(f"{side}_elbow"), 1])
-    x, _ = levenberg_marquardt(residuals, bent, _SCHEDULE)
+    x, _ = levenberg_marquardt(residuals, bent, jnp.asarray(_SCHEDULE))
     pose, betas, hands = unpack(x)
     points = posed_landmarks(landmarks, joints, beta_joints, pose, betas, hands)
     pixels = points[:, :2] / points[:, 2:] * K[0, 0] + K[:2, 2]

@@ -1,5 +1,6 @@
 """Polish an avatar on its photo through the splatter."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -57,7 +58,7 @@ class Target:
     seen: Bool[Array, " N"]
 
 
-_RATES = Polish(shift=0.02, growth=0.02, opacity=0.03, color=0.04)
+_RATES = {"shift": 0.02, "growth": 0.02, "opacity": 0.03, "color": 0.04}
 
 
 def optimise(
@@ -87,7 +88,7 @@ def optimise(
         opacity=jnp.zeros_like(avatar.opacities),
         color=jnp.zeros_like(avatar.colors),
     )
-    state = _optimiser().init(polish)
+    state = _optimiser().init(polish)  # pyright: ignore[reportArgumentType]
     total = -(-steps // _CHUNK) * _CHUNK
     for done in range(0, total, _CHUNK):
         polish, state, psnr = _run(avatar, target, polish, state, done / max(total, 1))
@@ -102,7 +103,8 @@ def apply_polish(avatar: Avatar, target: Target, polish: Polish) -> Avatar:
     random hues. Padding stays invisible.
     """
     logit = jnp.log(avatar.opacities + 1e-6) - jnp.log1p(1e-6 - avatar.opacities)
-    return avatar.replace(
+    return dataclasses.replace(
+        avatar,
         means=avatar.means + _SHIFT_LIMIT * jnp.tanh(polish.shift),
         scales=avatar.scales * jnp.exp(_GROWTH_LIMIT * jnp.tanh(polish.growth)),
         opacities=jnp.where(
@@ -167,7 +169,12 @@ def _run(avatar: Avatar, target: Target, polish: Polish, state, start: Float[Arr
         (_, psnr), grads = jax.value_and_grad(loss, has_aux=True)(polish, background)
         updates, state = _optimiser().update(grads, state)
         decay = 0.5 * (1.0 + jnp.cos(jnp.pi * start)) + 0.05
-        polish = jax.tree.map(lambda p, u, rate: p - rate * decay * u, polish, updates, _RATES)
+        polish = Polish(
+            **{
+                name: getattr(polish, name) - rate * decay * getattr(updates, name)
+                for name, rate in _RATES.items()
+            }
+        )
         return (polish, state), psnr
 
     (polish, state), psnrs = jax.lax.scan(step, (polish, state), jnp.arange(_CHUNK))

@@ -3,9 +3,10 @@
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from jaxavatar.body import JOINTS, LEFT_HAND, RIGHT_HAND, VERTEX_GROUPS, BodyModel
+from jaxavatar.reconstruction.pixels import nearest
 from jaxavatar.reconstruction.place import Placement
 
 _NEIGHBOURS = 48
@@ -86,10 +87,10 @@ def paint(
 
 def bleed_free(photo: np.ndarray, matte: np.ndarray) -> np.ndarray:
     """Replace pixels outside and at the soft border of the matte by the nearest covered ones."""
-    solid = ndimage.binary_erosion(matte > 0.9, iterations=2)
+    solid = np.asarray(ndimage.binary_erosion(matte > 0.9, iterations=2))
     if not solid.any():
         solid = matte > 0.5
-    index = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
+    _, index = nearest(solid)
     return photo[tuple(index)]
 
 
@@ -125,7 +126,7 @@ def _from_neighbours(
     """
     squash = np.array([1.0, 1.0, 0.6 if part == 0 else 0.3])
     mirrored = source * [-1, 1, 1] + [0, 0, _OTHER_SIDE]
-    tree = cKDTree(np.concatenate([source, mirrored]) * squash)
+    tree = KDTree(np.concatenate([source, mirrored]) * squash)
     _, index = tree.query(points * squash, k=_NEIGHBOURS)
     return np.median(colors[index % len(source)], axis=1)
 

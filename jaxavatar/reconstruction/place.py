@@ -8,11 +8,11 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import ndimage
 
-from jaxavatar.body import REGIONS, VERTEX_GROUPS, BodyModel
-from jaxavatar.reconstruction.raster import rasterise
+from jaxavatar.body import REGIONS, BodyModel
+from jaxavatar.reconstruction.sampling import draw_surface
 from jaxavatar.reconstruction.surface import Surface
+from jaxavatar.reconstruction.view import View, look, project, unit, vertex_normals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +55,7 @@ class Placement:
 
 
 ORDER = ("face", "hand", "body")
-_EYES = (VERTEX_GROUPS.index("left_eye"), VERTEX_GROUPS.index("right_eye"))
 _EYE_DEPTH = 0.0015  # metres
-_LASHES = 2.0  # pixels around the eyeballs
 _OVERLAP = 0.7  # standard deviation of a seen Gaussian over the distance to the next
 _LARGEST = (0.003, 0.006, 0.02)  # standard deviation of an unseen one per region, metres
 
@@ -80,7 +78,7 @@ def place(
         budget: counts per region.
         rng: for the choice of points.
     """
-    view = _look(model, surface, K, matte)
+    view = look(model, surface, K, matte)
     region = _vertex_order(model)
     parts = []
     for k in range(len(ORDER)):
@@ -96,81 +94,7 @@ def _vertex_order(model: BodyModel) -> Int[np.ndarray, " V"]:
     return names[np.asarray(model.region)]
 
 
-@dataclasses.dataclass(frozen=True)
-class _View:
-    """The photo's view of the mesh, per pixel of the matte."""
-
-    vertices: np.ndarray  # posed, world
-    normals: np.ndarray  # of vertices
-    faces: np.ndarray
-    K: np.ndarray
-    inside: np.ndarray  # matte > 0.5
-    depth: np.ndarray  # of what the pixel shows, metres
-    corners: np.ndarray  # H W 3, nearest mesh triangle also outside the mesh
-    mix: np.ndarray
-    covered: np.ndarray  # mesh under the pixel
-    to_person: np.ndarray  # 2 H W, nearest pixel inside
-    eye: np.ndarray  # which vertices are eyeballs
-
-
-def _look(model: BodyModel, surface: Surface, K: np.ndarray, matte: np.ndarray) -> _View:
-    vertices, faces = np.asarray(surface.posed, float), np.asarray(model.faces)
-    pixels = _project(vertices, K)
-    owner, weights = rasterise(pixels, vertices[:, 2], faces, matte.shape)
-    inside = matte > 0.5
-    covered = (owner >= 0) & inside
-    # Hair and loose cloth lie outside the mesh: they belong to the nearest mesh pixel.
-    nearest = ndimage.distance_transform_edt(~covered, return_distances=False, return_indices=True)
-    owner, weights = owner[tuple(nearest)], weights[tuple(nearest)]
-    corners = faces[owner]
-    depth = (vertices[corners, 2] * weights).sum(-1)
-    corners, weights = _lashes_to_eyes(model, corners, weights, covered)
-    depth = np.where(covered, depth, _bulge(depth, covered, inside, K))
-    to_person = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
-    return _View(
-        vertices=vertices,
-        normals=_vertex_normals(vertices, faces),
-        faces=faces,
-        K=K,
-        inside=inside,
-        depth=depth,
-        corners=corners,
-        mix=weights,
-        covered=covered,
-        to_person=to_person,
-        eye=np.isin(np.asarray(model.vertex_group), _EYES),
-    )
-
-
-def _lashes_to_eyes(
-    model: BodyModel, corners: np.ndarray, weights: np.ndarray, covered: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Give the pixels along the lids' edges to the eyeballs.
-
-    A pixel of lash or eye white that moved with the lid would be a speck on it when it shuts.
-    """
-    eye = covered & np.isin(np.asarray(model.vertex_group)[corners[..., 0]], _EYES)
-    if not eye.any():
-        return corners, weights
-    distance, nearest = ndimage.distance_transform_edt(~eye, return_indices=True)
-    edge = covered & (distance <= _LASHES)
-    source = tuple(index[edge] for index in nearest)
-    corners, weights = corners.copy(), weights.copy()
-    corners[edge], weights[edge] = corners[source], weights[source]
-    return corners, weights
-
-
-def _bulge(depth: np.ndarray, covered: np.ndarray, inside: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """Depth of pixels outside the mesh: round towards the matte's border, like a pillow."""
-    border = ndimage.distance_transform_edt(inside)
-    mesh = ndimage.distance_transform_edt(~covered)
-    metres = depth / K[0, 0]
-    across = (border + mesh) * metres  # thickness of the rim between mesh and border
-    height = np.sqrt(np.maximum(across**2 - (mesh * metres) ** 2, 0.0))
-    return depth - 0.5 * np.minimum(height, 0.06)
-
-
-def _seen(view: _View, region: np.ndarray, k: int, count: int, rng: np.random.Generator) -> tuple:
+def _seen(view: View, region: np.ndarray, k: int, count: int, rng: np.random.Generator) -> tuple:
     """Choose pixels of one region, as evenly as the budget allows."""
     owner_region = region[view.corners[..., 0]]
     ys, xs = np.nonzero(view.inside & (owner_region == k))
@@ -190,10 +114,10 @@ def _seen(view: _View, region: np.ndarray, k: int, count: int, rng: np.random.Ge
     depth = depth + _EYE_DEPTH * view.eye[corners[:, 0]]
     point = np.stack([x, y, np.ones_like(x)], 1) @ np.linalg.inv(view.K).T * depth[:, None]
     surface_point = (view.vertices[corners] * mix[:, :, None]).sum(1)
-    normals = _unit((view.normals[corners] * mix[:, :, None]).sum(1))
+    normals = unit((view.normals[corners] * mix[:, :, None]).sum(1))
     normals = np.where((normals[:, 2] < 0)[:, None], normals, normals * [1, 1, -1])
     sizes = np.where(padded, 0.0, _OVERLAP * step * depth / view.K[0, 0])
-    slant = 1.0 / np.clip(-(normals * _unit(point)).sum(1), 0.4, 1.0)
+    slant = 1.0 / np.clip(-(normals * unit(point)).sum(1), 0.4, 1.0)
     slant[~view.covered[iy, ix]] = 1.0  # hair and cloth beyond the mesh face the camera
     return (
         corners,
@@ -213,10 +137,10 @@ def place_everywhere(
 ) -> Placement:
     """Cover the whole surface without a photo, `budget` Gaussians per region (face, hand, body)."""
     vertices, faces = np.asarray(surface.posed, float), np.asarray(model.faces)
-    normals, region = _vertex_normals(vertices, faces), _vertex_order(model)
+    normals, region = vertex_normals(vertices, faces), _vertex_order(model)
     parts = []
     for k, count in enumerate(budget):
-        draw = _draw_surface(model, vertices, normals, faces[region[faces[:, 0]] == k], count, rng)
+        draw = draw_surface(model, vertices, normals, faces[region[faces[:, 0]] == k], count, rng)
         parts.append(
             (
                 draw.corners,
@@ -233,64 +157,9 @@ def place_everywhere(
     return Placement(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Draw:
-    """Random points of the surface; `density` is relative to their total number."""
-
-    corners: np.ndarray
-    mix: np.ndarray
-    point: np.ndarray
-    normals: np.ndarray
-    density: np.ndarray
-
-    def size(self, count: float, largest: float) -> np.ndarray:
-        """Return the standard deviation that closes the surface with `count` such points."""
-        return np.minimum(0.8 / np.sqrt(count * self.density), largest)
-
-
-def _draw_surface(
-    model: BodyModel,
-    vertices: np.ndarray,
-    normals: np.ndarray,
-    faces: np.ndarray,
-    count: int,
-    rng: np.random.Generator,
-) -> _Draw:
-    """Draw points of some triangles, denser where the face moves and unfolds (lips, eyelids).
-
-    Triangles count as large as the face units ever make them: a folded lid must also cover the
-    eye when it is shut.
-    """
-    units = np.asarray(model.expression_dirs)
-    area = _area(vertices, faces)
-    for unit in units:
-        moved = np.flatnonzero(np.abs(unit[faces]).max((1, 2)) > 1e-5)
-        area[moved] = np.maximum(area[moved], _area(vertices + unit * [1, -1, -1], faces[moved]))
-    weight = area * (1.0 + 400.0 * np.abs(units).max((0, 2))[faces].mean(1))
-    # Systematic draws: neighbours in the list are neighbours in space, so gaps stay small.
-    level = (np.arange(count) + rng.random(count)) / count
-    draws = np.searchsorted(np.cumsum(weight) / weight.sum(), level).clip(0, len(faces) - 1)
-    u = np.sqrt(rng.random(count))
-    v = rng.random(count)
-    mix = np.stack([1 - u, u * (1 - v), u * v], 1)
-    corners = faces[draws]
-    return _Draw(
-        corners=corners,
-        mix=mix,
-        point=(vertices[corners] * mix[:, :, None]).sum(1),
-        normals=_unit((normals[corners] * mix[:, :, None]).sum(1)),
-        density=weight[draws] / area[draws] / weight.sum(),
-    )
-
-
-def _area(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
-
-
 def _unseen(
     model: BodyModel,
-    view: _View,
+    view: View,
     region: np.ndarray,
     k: int,
     count: int,
@@ -298,14 +167,14 @@ def _unseen(
 ) -> tuple:
     """Sample the template's surface where the photo does not see it."""
     faces = view.faces[region[view.faces[:, 0]] == k]
-    draw = _draw_surface(model, view.vertices, view.normals, faces, 6 * count, rng)
+    draw = draw_surface(model, view.vertices, view.normals, faces, 6 * count, rng)
     point = draw.point
-    x, y = _project(point, view.K).T
+    x, y = project(point, view.K).T
     height, width = view.inside.shape
     framed = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     ix, iy = np.clip(x.astype(int), 0, width - 1), np.clip(y.astype(int), 0, height - 1)
     # A grazing view counts as unseen: there the pixels are too sparse to close the surface.
-    facing = -(draw.normals * _unit(point)).sum(1) > 0.4
+    facing = -(draw.normals * unit(point)).sum(1) > 0.4
     visible = framed & view.covered[iy, ix] & (point[:, 2] < view.depth[iy, ix] + 0.004) & facing
     if ORDER[k] == "face":
         # Folded lids and inner lips lie just behind what is seen, and must not cover it.
@@ -379,21 +248,3 @@ def _empty(count: int, k: int) -> tuple:
         np.zeros(count, bool),
         np.full(count, k),
     )
-
-
-def _project(points: np.ndarray, K: np.ndarray) -> np.ndarray:
-    depth = np.maximum(points[:, 2:], 1e-3)
-    return points[:, :2] / depth * [K[0, 0], K[1, 1]] + K[:2, 2]
-
-
-def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    area = np.cross(b - a, c - a)
-    total = np.zeros_like(vertices)
-    for i in range(3):
-        np.add.at(total, faces[:, i], area)
-    return _unit(total)
-
-
-def _unit(v: np.ndarray) -> np.ndarray:
-    return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.interpolate import RBFInterpolator
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from jaxavatar.body import JOINTS, PARENTS, VERTEX_GROUPS, BodyModel, kinematics, skinning
 from jaxavatar.body.face_landmarks import load_face_landmarks
@@ -92,7 +92,7 @@ def _spread(
     vertices: Float[np.ndarray, "V 4"],
 ) -> Float[np.ndarray, "V 3"]:
     """Interpolate displacements smoothly and let them fade beyond the landmarks."""
-    distance, _ = cKDTree(places).query(vertices)
+    distance, _ = KDTree(places).query(vertices)
     near = distance < 4 * _REACH
     field = np.zeros((len(vertices), 3))
     interpolate = RBFInterpolator(places, displacement, kernel="linear", smoothing=_SMOOTHING)

@@ -128,7 +128,7 @@ def _vary(config: BatchConfig, avatars: Avatar, rng: np.random.Generator) -> Ava
     noise = rng.standard_normal((2, *avatars.colors.shape), np.float32)
     colors = np.clip(np.asarray(avatars.colors) + config.color_noise * noise[0], 0, 1)
     means = np.asarray(avatars.means) + config.place_noise * noise[1]
-    return avatars.replace(colors=jnp.asarray(colors), means=jnp.asarray(means))
+    return dataclasses.replace(avatars, colors=jnp.asarray(colors), means=jnp.asarray(means))
 
 
 def clip_drive(clip: Clip) -> Drive:
@@ -154,11 +154,11 @@ def stretch(clip: Clip, begin: int, count: int) -> tuple[Drive, BodyPose, np.nda
     exists = (index >= 0) & (index < len(clip))
     inside = _inside(clip, begin, count)
     drive = Drive(
-        audio=clip.audio[inside],
-        text=clip.text[None],
-        text_mask=clip.text_mask[None],
-        segment=np.zeros(count, np.int32),
-        time=(clip.start + index).astype(np.int32),
+        audio=jnp.asarray(clip.audio[inside]),
+        text=jnp.asarray(clip.text[None]),
+        text_mask=jnp.asarray(clip.text_mask[None]),
+        segment=jnp.zeros(count, jnp.int32),
+        time=jnp.asarray(clip.start + index, jnp.int32),
     )
     return drive, jax.tree.map(lambda leaf: leaf[inside], clip.motion), exists
 
@@ -205,7 +205,10 @@ def _camera(avatar: Avatar, side: int, close: bool, rng: np.random.Generator) ->
     focal = side * distance / height
     K = np.array([[focal, 0, side / 2], [0, focal, side / 2], [0, 0, 1]])
     return Camera(
-        viewmat=viewmat.astype(np.float32), K=K.astype(np.float32), width=side, height=side
+        viewmat=jnp.asarray(viewmat, jnp.float32),
+        K=jnp.asarray(K, jnp.float32),
+        width=side,
+        height=side,
     )
 
 

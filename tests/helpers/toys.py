@@ -95,6 +95,7 @@ def batch(clips=2, frames=6, rendered=1, keypoints=10, size=16, count=80, k=3):
         drive=stack([drive(frames, seed=b) for b in range(clips)]),
         camera=stack([view] * clips),
         background=jnp.ones((clips, 3)),
+        motion=jax.tree.map(lambda leaf: jnp.zeros((clips, frames, *leaf.shape)), bodies[0].rest),
         keypoint_index=jnp.tile(jnp.arange(keypoints), (clips, 1)),
         keypoints=stack(targets)[:, None] + jnp.float32(rng.normal(size=(clips, frames, 1, 2))),
         keypoint_weights=jnp.ones((clips, frames, keypoints)),
