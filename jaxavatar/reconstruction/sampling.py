@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from jaxavatar.body import BodyModel
+from jaxavatar.reconstruction.view import unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +38,9 @@ def draw_surface(
     """
     units = np.asarray(model.expression_dirs)
     area = _area(vertices, faces)
-    for unit in units:
-        moved = np.flatnonzero(np.abs(unit[faces]).max((1, 2)) > 1e-5)
-        area[moved] = np.maximum(area[moved], _area(vertices + unit * [1, -1, -1], faces[moved]))
+    for one in units:
+        moved = np.flatnonzero(np.abs(one[faces]).max((1, 2)) > 1e-5)
+        area[moved] = np.maximum(area[moved], _area(vertices + one * [1, -1, -1], faces[moved]))
     weight = area * (1.0 + 400.0 * np.abs(units).max((0, 2))[faces].mean(1))
     # Systematic draws: neighbours in the list are neighbours in space, so gaps stay small.
     level = (np.arange(count) + rng.random(count)) / count
