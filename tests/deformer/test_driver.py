@@ -51,7 +51,7 @@ def test_a_fresh_network_hardly_moves(driven):
     assert motion.transforms.shape == (23, 55, 7)
     turn = 2 * jnp.arccos(jnp.clip(jnp.abs(motion.transforms[..., 0]), 0, 1))
     assert turn.max() < 0.05
-    assert jnp.abs(offsets.position).max() < 1e-3
+    assert jnp.abs(offsets.position).max() < 5e-3
 
 
 def test_chunks_agree_with_the_whole_clip(driven):

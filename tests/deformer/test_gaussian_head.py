@@ -112,5 +112,5 @@ def test_frames_outside_the_clip_do_not_matter(example):
     np.testing.assert_array_equal(first.position, second.position)
     assert not np.array_equal(
         first.position,
-        apply(CONFIG, params, features, driving.at[2].add(1.0), valid).position,
+        apply(CONFIG, params, features, driving.at[2].multiply(-1.0), valid).position,
     )

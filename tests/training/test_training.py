@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlie
 import numpy as np
 import PIL.Image
 import pytest
@@ -26,6 +27,7 @@ from jaxavatar.training import (
     make_train_step,
     train,
 )
+from jaxavatar.training.step import exact_terms
 
 CONFIG = DriverConfig(width=16, heads=2, head_width=8, face_code=4, octaves=3)
 
@@ -53,7 +55,7 @@ def test_training_reduces_the_loss(setup):
         state, last = step(state, batch)
     assert int(state.step) == 61
     assert set(first) == {
-        *("keypoint", "image", "arap", "position", "stretch", "appearance"),
+        *("keypoint", "shift", "turn", "image", "arap", "position", "stretch", "appearance"),
         *("loss", "psnr", "gradient"),
     }
     assert float(last["keypoint"]) < 0.7 * float(first["keypoint"])
@@ -67,6 +69,32 @@ def test_loss_is_the_weighted_sum(setup):
     weights = dataclasses.asdict(LossConfig())
     expected = sum(weights[name] * float(metrics[name]) for name in metrics if name in weights)
     assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_exact_terms_measure_millimetres_and_radians(setup):
+    batch, _, _ = setup
+    clip = jax.tree.map(lambda leaf: leaf[0], batch)
+    frames, points = clip.keypoint_weights.shape
+    rng = np.random.default_rng(0)
+    rotations = jnp.asarray(rng.normal(0, 0.3, clip.motion.rotations.shape), jnp.float32)
+    expression = jnp.asarray(rng.random(clip.motion.expression.shape), jnp.float32)
+    motion = dataclasses.replace(clip.motion, rotations=rotations, expression=expression)
+    clip = dataclasses.replace(clip, motion=motion)
+    units = np.asarray(clip.avatar.face_units, np.float64)
+    index = np.asarray(clip.keypoint_index)
+    target = np.zeros((frames, points, 3))
+    for k, i in enumerate(index):
+        if i < clip.avatar.n_face:
+            target[:, k] = np.asarray(expression, np.float64) @ units[i]
+    exact = jaxlie.SE3.from_rotation(jaxlie.SO3.exp(rotations))
+    terms = exact_terms(jnp.asarray(target, jnp.float32), exact.wxyz_xyz, clip)
+    assert float(terms["shift"]) < 1e-4 and float(terms["turn"]) < 1e-3
+
+    off = jnp.asarray(target + [0.002, 0, 0], jnp.float32)  # 2 mm, and 0.1 rad about any axis
+    turned = exact @ jaxlie.SE3.from_rotation(jaxlie.SO3.exp(jnp.array([0.0, 0.1, 0.0])))
+    terms = exact_terms(off, turned.wxyz_xyz, clip)
+    assert float(terms["shift"]) == pytest.approx(np.hypot(2, 0.3) - 0.3, rel=1e-3)
+    assert float(terms["turn"]) == pytest.approx(np.hypot(0.1, 0.01) - 0.01, rel=1e-3)
 
 
 def assert_same(first, second):

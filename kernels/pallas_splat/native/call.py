@@ -1,6 +1,7 @@
 """Call the C++ operations: availability, registration, and how they sit inside `shard_map`."""
 
 import functools
+import hashlib
 import warnings
 from typing import Any
 
@@ -32,8 +33,18 @@ def unavailable_reason() -> str | None:
         return str(error)
     for operation, symbol in _SYMBOLS.items():
         handler = jax.ffi.pycapsule(getattr(library, symbol))
-        jax.ffi.register_ffi_target(f"pallas_splat_{operation}", handler, platform="cpu")
+        jax.ffi.register_ffi_target(_target(operation), handler, platform="cpu")
     return None
+
+
+def _target(operation: str) -> str:
+    """Return the name an operation is registered under.
+
+    It names the library too: XLA refuses a second handler for a name, and a process that changes
+    the cache folder loads a second library.
+    """
+    library = hashlib.sha256(build.load()._name.encode()).hexdigest()[:12]
+    return f"pallas_splat_{operation}_{library}"
 
 
 @functools.cache
@@ -75,7 +86,7 @@ def call(operation: str, outputs: Any, *arguments: Array, **attributes: Any) -> 
     """
     shapes, structure = jax.tree.flatten(outputs, is_leaf=lambda leaf: isinstance(leaf, tuple))
     run = jax.ffi.ffi_call(
-        f"pallas_splat_{operation}",
+        _target(operation),
         [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes],
         vmap_method="broadcast_all",
     )
