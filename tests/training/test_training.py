@@ -90,7 +90,9 @@ def test_exact_terms_measure_millimetres_and_radians(setup):
     terms = exact_terms(jnp.asarray(target, jnp.float32), exact.wxyz_xyz, clip)
     assert float(terms["shift"]) < 1e-4 and float(terms["turn"]) < 1e-3
 
-    off = jnp.asarray([*target, 0.002, 0, 0], jnp.float32)  # 2 mm, and 0.1 rad about any axis
+    off = jnp.asarray(
+        np.add(target, [0.002, 0, 0]), jnp.float32
+    )  # 2 mm, and 0.1 rad about any axis
     turned = exact @ jaxlie.SE3.from_rotation(jaxlie.SO3.exp(jnp.array([0.0, 0.1, 0.0])))
     terms = exact_terms(off, turned.wxyz_xyz, clip)
     assert float(terms["shift"]) == pytest.approx(np.hypot(2, 0.3) - 0.3, rel=1e-3)
