@@ -70,7 +70,13 @@ def run(config, out: pathlib.Path) -> dict:
     mesh = sharding.make_mesh()
     step = sharding.compile_step(make_train_step(config.step, driver, optimiser), mesh)
     started = time.monotonic()
-    state = loop.train(config.loop, step, state, batch_of, out)
+    shown = dataclasses.replace(config.batch, rendered=6)
+    example = make_batch(shown, config.seed, 0, clips, cast)
+
+    def preview(state):
+        return contact_sheet(example.images, _act(driver, state.params, example))
+
+    state = loop.train(config.loop, step, state, batch_of, out, preview)
     minutes = (time.monotonic() - started) / 60
 
     report = {
@@ -85,6 +91,26 @@ def run(config, out: pathlib.Path) -> dict:
         temporary.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
     return report
+
+
+def contact_sheet(taught, acted) -> np.ndarray:
+    """Lay out pictures [B, R, H, W, 3]: for each clip a row of the teacher's above the driver's."""
+    rows = np.stack([np.asarray(taught), np.asarray(acted)], axis=1)  # B 2 R H W 3
+    clips, kinds, count, height, width, _ = rows.shape
+    tiled = rows.transpose(0, 1, 3, 2, 4, 5)
+    return tiled.reshape(clips * kinds * height, count * width, 3)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _act(driver: Driver, params, batch):
+    """Render the chosen frames of every clip of a batch as the driver acts them."""
+
+    def one(clip):
+        posed, _ = animate.deform(driver, params, clip.avatar, clip.drive)
+        picked = jax.tree.map(lambda leaf: leaf[clip.frames], posed)
+        return animate.render_frames(picked, clip.camera, clip.background).images
+
+    return jax.lax.map(one, batch)
 
 
 def measure(driver: Driver, params, clips, people, shuffle: bool = False) -> dict:
