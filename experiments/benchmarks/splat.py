@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from pallas_splat import Camera, Config, Gaussians, api, estimate_capacity, render, workloads
+from pallas_splat import Camera, Config, Gaussians, available, estimate_capacity, render, workloads
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 SIZES = ("10000x256", "10000x512", "40000x512", "100000x1024")
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     for size in options.sizes:
         n, pixels = (int(part) for part in size.split("x"))
         for backend in options.backends:
-            if not api.available(backend):
+            if not available(backend):
                 print(f"{backend:>10}: does not run on this machine")
                 continue
             rows.append(measure(backend, n, pixels, options.repeats))

@@ -1,7 +1,8 @@
 """A differentiable Gaussian splatter in JAX with interchangeable engines."""
 
-from pallas_splat.api import default_backend, estimate_capacity, render
+from pallas_splat.api import estimate_capacity, render
 from pallas_splat.config import Config
+from pallas_splat.engines import available, default_backend
 from pallas_splat.sh import sh_colors
 from pallas_splat.structs import Camera, Gaussians, Info, Rendered
 
@@ -11,6 +12,7 @@ __all__ = [
     "Gaussians",
     "Info",
     "Rendered",
+    "available",
     "default_backend",
     "estimate_capacity",
     "render",

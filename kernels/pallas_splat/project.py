@@ -83,14 +83,6 @@ def project(gaussians: Gaussians, camera: Camera, config: Config) -> Projected:
     )
 
 
-def attributes(
-    gaussians: Gaussians, projected: Projected, features: Float[Array, "N C"] | None
-) -> Float[Array, "N D"]:
-    """Gather what is composited per Gaussian: colour, depth, features, in this order."""
-    parts = [gaussians.colors, projected.depth[:, None]]
-    return jnp.concatenate(parts if features is None else [*parts, features], axis=1)
-
-
 def shape_rows(projected: Projected) -> Float[Array, "N 6"]:
     """Gather what alpha depends on: centre x, y, conic xx, xy, yy, opacity, in this order."""
     return jnp.stack(

@@ -6,15 +6,17 @@ under every transformation of JAX, and needs memory for N x H x W numbers.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from pallas_splat.config import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, Config
-from pallas_splat.project import attributes, project
-from pallas_splat.structs import Camera, Composite, Gaussians, Info
+from pallas_splat.project import project
+from pallas_splat.structs import Composite, Info, Projected
+
+__all__ = ["composite", "median", "project"]
 
 
 def composite(
-    gaussians: Gaussians, camera: Camera, features: Float[Array, "N C"] | None, config: Config
+    projected: Projected, values: Float[Array, "N D"], width: int, height: int, config: Config
 ) -> Composite:
     """Composite all Gaussians in all pixels, front to back.
 
@@ -23,23 +25,17 @@ def composite(
     `alpha_k T_(k-1)`, or zero once `T_k < 1e-4`. T never grows, so that once is for good.
 
     Args:
-        gaussians: in world space.
-        camera: the view.
-        features: further attributes to composite, or None.
-        config: image formation; sizes of engines are ignored.
+        projected: 2D Gaussians.
+        values: what to composite.
+        width: of the image, pixels.
+        height: of the image, pixels.
+        config: ignored; it holds the sizes of other engines.
 
     Returns:
         The composited attributes.
     """
-    projected = project(gaussians, camera, config)
-    values = attributes(gaussians, projected, features)
-    order = jnp.argsort(projected.depth, stable=True)
-    alpha = jax.tree.map(lambda a: a[order, None, None], projected)
-    alpha = _alphas(alpha, camera)
-
-    open_air = jnp.ones_like(alpha, shape=(1, *alpha.shape[1:]))
-    through = jnp.cumprod(jnp.concatenate([open_air, 1 - alpha]), axis=0)
-    weights = jnp.where(through[1:] > TRANSMITTANCE_MIN, alpha * through[:-1], 0)
+    del config
+    order, weights, _ = _weights(projected, width, height)
     return Composite(
         values=jnp.einsum("nhw,nd->hwd", weights, values[order], precision="highest"),
         alpha=jnp.sum(weights, axis=0),
@@ -47,10 +43,29 @@ def composite(
     )
 
 
-def _alphas(projected, camera: Camera) -> Float[Array, "N H W"]:
+def median(projected: Projected, width: int, height: int, config: Config) -> Int[Array, "H W"]:
+    """Find the Gaussian that takes each pixel's transmittance to one half or below, or -1."""
+    del config
+    order, weights, through = _weights(projected, width, height)
+    halves = (weights > 0) & (through <= 0.5)
+    first = order[jnp.argmax(halves, axis=0)].astype(jnp.int32)
+    return jnp.where(jnp.any(halves, axis=0), first, -1)
+
+
+def _weights(projected: Projected, width: int, height: int):
+    """Depth order; weights and transmittances [N, H, W] in that order."""
+    order = jnp.argsort(projected.depth, stable=True)
+    alpha = _alphas(jax.tree.map(lambda a: a[order, None, None], projected), width, height)
+    open_air = jnp.ones_like(alpha, shape=(1, *alpha.shape[1:]))
+    through = jnp.cumprod(jnp.concatenate([open_air, 1 - alpha]), axis=0)
+    weights = jnp.where(through[1:] > TRANSMITTANCE_MIN, alpha * through[:-1], 0)
+    return order, weights, through[1:]
+
+
+def _alphas(projected: Projected, width: int, height: int) -> Float[Array, "N H W"]:
     dtype = projected.x.dtype
-    dx = jnp.arange(camera.width, dtype=dtype) + 0.5 - projected.x
-    dy = (jnp.arange(camera.height, dtype=dtype) + 0.5)[:, None] - projected.y
+    dx = jnp.arange(width, dtype=dtype) + 0.5 - projected.x
+    dy = (jnp.arange(height, dtype=dtype) + 0.5)[:, None] - projected.y
     sigma = 0.5 * (projected.conic_xx * dx * dx + projected.conic_yy * dy * dy)
     sigma = sigma + projected.conic_xy * dx * dy
     alpha = projected.opacity * jnp.exp(-jnp.maximum(sigma, 0))

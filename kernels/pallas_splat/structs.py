@@ -24,7 +24,8 @@ class Gaussians:
         quats: orientations, wxyz, of any norm; the zero quaternion counts as no rotation.
         scales: standard deviations along the local axes, world units (linear, not logarithmic).
         opacities: in [0, 1].
-        colors: linear combination weights of the image's channels, usually in [0, 1].
+        colors: of the image's channels, usually in [0, 1]; or spherical harmonics coefficients,
+            K = (degree + 1)^2 of them for degrees 0 to 3, see `pallas_splat.sh`.
         linear: map applied after rotation and scale, e.g. a skinning matrix's linear part.
     """
 
@@ -32,21 +33,26 @@ class Gaussians:
     quats: Float[Array, "N 4"]
     scales: Float[Array, "N 3"]
     opacities: Float[Array, " N"]
-    colors: Float[Array, "N 3"]
+    colors: Float[Array, "N 3"] | Float[Array, "N K 3"]
     linear: Float[Array, "N 3 3"] | None = None
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """A pinhole camera.
+    """A pinhole or an orthographic camera.
 
     Attributes:
         viewmat: world to camera, OpenCV axes.
-        K: intrinsics in pixels; only focal lengths and principal point are read (no skew).
+        K: intrinsics; only focal lengths and principal point are read (no skew). The principal
+            point is in pixels, the focal lengths in pixels, or, for an orthographic camera, in
+            pixels per world unit.
         width: of the image, pixels (static).
         height: of the image, pixels (static).
         near: Gaussians whose centre's depth is not beyond it are not drawn (static, positive).
+        distortion: of the lens of a pinhole camera, Brown and Conrady's coefficients in OpenCV's
+            order k1, k2, p1, p2, k3; None stands for none.
+        orthographic: whether depth does not scale the picture (static).
     """
 
     viewmat: Float[Array, "4 4"]
@@ -54,6 +60,8 @@ class Camera:
     width: int = dataclasses.field(metadata={"static": True})
     height: int = dataclasses.field(metadata={"static": True})
     near: float = dataclasses.field(default=0.01, metadata={"static": True})
+    distortion: Float[Array, "5"] | None = None
+    orthographic: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -110,7 +118,7 @@ class Composite:
     With w the weight of a Gaussian in a pixel (its alpha times what those before it let through):
 
     Attributes:
-        values: sum of w times (colour, depth, features), channels in this order, D = 4 + C.
+        values: sum of w times attribute, per attribute.
         alpha: sum of w, in [0, 1].
         info: fill of the intersection list.
     """
@@ -130,6 +138,11 @@ class Rendered:
         alpha: accumulated opacity, in [0, 1].
         depth: expected depth of what is seen, world units; 0 where nothing is.
         features: composited features (no background), None when none were given.
+        median_depth: depth of the Gaussian that takes the transmittance to one half or below, 0
+            where none does; None when not asked for.
+        normals: unit normals in world space, towards the camera; 0 where nothing is seen; None
+            when not asked for.
+        radii: half extents of every Gaussian's box on screen, pixels; 0 where it is not drawn.
         info: fill of the intersection list.
     """
 
@@ -137,4 +150,7 @@ class Rendered:
     alpha: Float[Array, "H W"]
     depth: Float[Array, "H W"]
     features: Float[Array, "H W C"] | None
+    median_depth: Float[Array, "H W"] | None
+    normals: Float[Array, "H W 3"] | None
+    radii: Float[Array, "N 2"]
     info: Info

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 from pallas_splat.structs import Camera, Gaussians
 
 
-def validate(gaussians: Gaussians, camera: Camera, features, background) -> None:
+def validate(
+    gaussians: Gaussians, camera: Camera, features=None, background=None, screen_offsets=None
+) -> None:
     """Check shapes, types and static values of what is to be rendered.
 
     Args:
@@ -13,6 +15,7 @@ def validate(gaussians: Gaussians, camera: Camera, features, background) -> None
         camera: likewise.
         features: array or None.
         background: array or None.
+        screen_offsets: array or None.
 
     Raises:
         ValueError: quoting the offending value and what it must be.
@@ -23,13 +26,16 @@ def validate(gaussians: Gaussians, camera: Camera, features, background) -> None
         "quats": (n, 4),
         "scales": (n, 3),
         "opacities": (n,),
-        "colors": (n, 3),
+        "colors": (n, 3) if gaussians.colors.ndim < 3 else (n, gaussians.colors.shape[1], 3),
         "linear": (n, 3, 3),
     }
     for name, shape in expected.items():
         _check(f"gaussians.{name}", getattr(gaussians, name), shape)
     _check("camera.viewmat", camera.viewmat, (4, 4))
     _check("camera.K", camera.K, (3, 3))
+    _check("camera.distortion", camera.distortion, (5,))
+    if camera.orthographic and camera.distortion is not None:
+        raise ValueError("camera.distortion must be None for an orthographic camera")
     for name in ("width", "height"):
         if getattr(camera, name) < 1:
             raise ValueError(f"camera.{name} must be >= 1 pixel, got {getattr(camera, name)}")
@@ -37,6 +43,7 @@ def validate(gaussians: Gaussians, camera: Camera, features, background) -> None
         raise ValueError(f"camera.near must be > 0, got {camera.near}")
     if features is not None:
         _check("features", features, (n, features.shape[-1] if features.ndim else 0))
+    _check("screen_offsets", screen_offsets, (n, 2))
     if background is not None and background.ndim != 1:
         _check("background", background, (camera.height, camera.width, 3))
     elif background is not None:

@@ -17,8 +17,10 @@ from jaxtyping import Array, Float
 from pallas_splat.binning import Bins, Grid, bin_gaussians
 from pallas_splat.compositing import composite_tiles, composite_tiles_vjp
 from pallas_splat.config import Config
-from pallas_splat.project import attributes, project, shape_rows
-from pallas_splat.structs import Camera, Composite, Gaussians, Info, Projected
+from pallas_splat.project import project, shape_rows
+from pallas_splat.structs import Composite, Info, Projected
+
+__all__ = ["composite", "project"]
 
 _TILES_PER_GAUSSIAN = 8
 _CAPACITY_MIN = 4096
@@ -33,24 +35,23 @@ class _Sizes(NamedTuple):
 
 
 def composite(
-    gaussians: Gaussians, camera: Camera, features: Float[Array, "N C"] | None, config: Config
+    projected: Projected, values: Float[Array, "N D"], width: int, height: int, config: Config
 ) -> Composite:
     """Composite Gaussians tile by tile, front to back.
 
     Args:
-        gaussians: in world space, at least one.
-        camera: the view.
-        features: further attributes to composite, or None.
-        config: image formation and sizes. Where more than `capacity` list entries are needed, the
-            result and all gradients are NaN. Capacity None stands for a few tiles per Gaussian.
+        projected: 2D Gaussians, at least one.
+        values: what to composite.
+        width: of the image, pixels.
+        height: of the image, pixels.
+        config: sizes. Where more than `capacity` list entries are needed, the result and all
+            gradients are NaN. Capacity None stands for a few tiles per Gaussian.
 
     Returns:
         The composited attributes.
     """
-    projected = project(gaussians, camera, config)
-    values = attributes(gaussians, projected, features)
     table = jnp.concatenate([shape_rows(projected), values, jnp.ones_like(values[:, :1])], axis=1)
-    grid = Grid(camera.width, camera.height, config.tile)
+    grid = Grid(width, height, config.tile)
     capacity = config.capacity or max(_TILES_PER_GAUSSIAN * len(table), _CAPACITY_MIN)
     sizes = _Sizes(grid, capacity, config)
     rasterized: Any = _rasterize(table, lax.stop_gradient(projected), sizes)

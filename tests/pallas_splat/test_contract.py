@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pallas_splat import Camera, Config, Gaussians, api, estimate_capacity, render, workloads
+from pallas_splat import Camera, Config, Gaussians, available, estimate_capacity, render, workloads
 
 BACKENDS = ["xla", "native"]
 SCENES = ["avatar", "clustered", "adversarial"]
@@ -21,7 +21,7 @@ CONFIG = Config(capacity=8192)
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):
-    if not api.available(request.param):
+    if not available(request.param):
         pytest.skip(f"backend {request.param} does not run on this machine")
     return request.param
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,13 +37,20 @@ def make_float32_scene():
     return workloads.cast(make_scene(), jnp.float32)
 
 
+def composite(gaussians, camera, engine: Any = native, **options):
+    """Composite colour and depth."""
+    projected = engine.project(gaussians, camera, Config())
+    values = jnp.concatenate([gaussians.colors, projected.depth[:, None]], axis=1)
+    return engine.composite(projected, values, camera.width, camera.height, Config(), **options)
+
+
 @functools.partial(jax.jit, static_argnames=("engine", "threads"))
 def evaluate(scene, engine, threads=0):
     """Composite, and the gradient of a loss that weighs every output differently."""
 
     def loss(scene):
         options = {"threads": threads} if engine is native else {}
-        out = engine.composite(*scene, None, Config(), **options)
+        out = composite(*scene, engine, **options)
         waves = jnp.sin(jnp.arange(out.values.size, dtype=out.values.dtype))
         total = jnp.sum(out.values * waves.reshape(out.values.shape))
         return total + jnp.sum(out.alpha * jnp.cos(out.values[..., 3])), (out.values, out.alpha)
@@ -100,7 +108,7 @@ def test_shard_map():
         def one(viewmat):
             scene = dataclasses.replace(gaussians, colors=colors)
             view = dataclasses.replace(camera, viewmat=viewmat)
-            return jnp.sum(native.composite(scene, view, None, Config()).values ** 2)
+            return jnp.sum(composite(scene, view).values ** 2)
 
         total = jnp.sum(jax.vmap(one)(views))
         return total if axis is None else jax.lax.psum(total, axis)
@@ -143,8 +151,8 @@ def test_what_is_not_finite_is_not_drawn():
         opacities=jnp.where(broken == 2, jnp.nan, gaussians.opacities),
     )
     whole = jax.tree.map(lambda a: a[broken >= 3], gaussians)
-    projection_only = native.composite(damaged, camera, None, Config())
-    expected = native.composite(whole, camera, None, Config())
+    projection_only = composite(damaged, camera)
+    expected = composite(whole, camera)
     np.testing.assert_allclose(projection_only.values[..., :3], expected.values[..., :3], atol=1e-6)
 
 
@@ -152,7 +160,7 @@ def test_refuses_float64():
     with jax.enable_x64(True):
         gaussians, camera = workloads.cast(make_scene(), jnp.float64)
         with pytest.raises(NotImplementedError, match="float32, got float64; use backend 'xla'"):
-            native.composite(gaussians, camera, None, Config())
+            composite(gaussians, camera)
 
 
 # What happens where the kernels cannot be compiled.
@@ -194,7 +202,7 @@ def test_without_a_compiler_falls_back_and_says_so_once(fresh, tmp_path):
         render_one_pixel()
     with pytest.raises(NotImplementedError, match=remedy):
         gaussians, camera = make_float32_scene()
-        native.composite(gaussians, camera, None, Config())
+        composite(gaussians, camera)
 
 
 def test_reasons_name_the_remedy(fresh, tmp_path):

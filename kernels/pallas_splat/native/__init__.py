@@ -3,13 +3,13 @@
 from pallas_splat.native.backend import composite
 from pallas_splat.native.call import announce_unavailable, available, unavailable_reason
 from pallas_splat.native.compositing import composite_projected
-from pallas_splat.native.projection import project_native
+from pallas_splat.native.projection import project
 
 __all__ = [
     "announce_unavailable",
     "available",
     "composite",
     "composite_projected",
-    "project_native",
+    "project",
     "unavailable_reason",
 ]

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
+from pallas_splat.linear import vary, varying_axes
 from pallas_splat.native import build
 
 _SYMBOLS = {
@@ -78,7 +78,7 @@ def call(operation: str, outputs: Any, *arguments: Array, **attributes: Any) -> 
     Args:
         operation: a key of `_SYMBOLS`.
         outputs: pytree with the shapes of the results, which are float32.
-        arguments: arrays that vary over the same axes of a `shard_map`, see `vary_together`.
+        arguments: arrays that vary over the same axes of a `shard_map`, see `linear.vary_together`.
         attributes: NumPy scalars.
 
     Returns:
@@ -91,25 +91,5 @@ def call(operation: str, outputs: Any, *arguments: Array, **attributes: Any) -> 
         vmap_method="broadcast_all",
     )
     results = run(*arguments, **attributes)
-    return jax.tree.unflatten(structure, _vary(results, _varying(arguments)))
-
-
-def vary_together(arrays: Any) -> Any:
-    """Let all arrays of a pytree vary over the axes of a `shard_map` that any varies over.
-
-    JAX then adds up the gradients of those arrays that the shards have in common.
-    """
-    return _vary(arrays, _varying(arrays))
-
-
-def _varying(arrays) -> frozenset[str]:
-    axes = (jax.typeof(array).manual_axis_type.varying for array in jax.tree.leaves(arrays))
-    return frozenset().union(*axes)
-
-
-def _vary(arrays, axes: frozenset[str]):
-    def vary(array):
-        missing = tuple(axes - _varying(array))
-        return lax.pcast(array, missing, to="varying") if missing else array
-
-    return jax.tree.map(vary, arrays)
+    axes = varying_axes(arguments)
+    return jax.tree.unflatten(structure, [vary(result, axes) for result in results])

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from pallas_splat.native.call import call, require, vary_together
+from pallas_splat.linear import vary_together
+from pallas_splat.native.call import call, require
 from pallas_splat.structs import Projected
 
 _Arrays = tuple[Array, ...]

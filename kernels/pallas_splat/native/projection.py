@@ -12,17 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from pallas_splat.config import Config
-from pallas_splat.native.call import call, require, vary_together
-from pallas_splat.project import project
+from pallas_splat.linear import vary_together
+from pallas_splat.native.call import call, require
+from pallas_splat.project import project as project_in_jax
 from pallas_splat.structs import Camera, Gaussians, Projected
 
 
-def project_native(
-    gaussians: Gaussians, camera: Camera, config: Config, *, threads: int = 0
-) -> Projected:
+def project(gaussians: Gaussians, camera: Camera, config: Config, *, threads: int = 0) -> Projected:
     """Project Gaussians onto the image plane; see `pallas_splat.project.project`.
 
-    Differentiable once, in reverse mode.
+    The C++ gradient is that of a pinhole without distortion; other cameras are JAX's own.
 
     Args:
         gaussians: in world space, float32.
@@ -37,6 +36,8 @@ def project_native(
         NotImplementedError: an array is not float32, or the kernels are unavailable here.
     """
     require((gaussians, camera))
+    if camera.orthographic or camera.distortion is not None:
+        return project_in_jax(gaussians, camera, config)
     gaussians, camera = vary_together((gaussians, camera))
     return _project(gaussians, camera, config, threads)
 
@@ -44,7 +45,7 @@ def project_native(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _project(gaussians: Gaussians, camera: Camera, config: Config, threads: int) -> Projected:
     del threads
-    return project(gaussians, camera, config)
+    return project_in_jax(gaussians, camera, config)
 
 
 def _forward(gaussians: Gaussians, camera: Camera, config: Config, threads: int):
