@@ -1,134 +1,145 @@
-"""Time the splatter: `python -m experiments.benchmarks.splat`.
+"""Time the splatter against its peers: `python -m experiments.benchmarks.splat`.
 
-For every backend and size: how long compilation takes, then the median over repetitions of a
-render, and of a render with the gradients of a loss on the image with respect to means, quats,
-scales, opacities and colours. The scene is `workloads.avatar`. Results go to
-`experiments/results/splat_<device>.json` with the device and the versions.
+Every engine renders every case in a process of its own, from the same inputs, forward and forward
+with gradients. An image must agree with ours to 50 dB before its time counts. Results go to
+`experiments/results/splat_<device>.json` and `.png` after every case; a table is printed.
 
-Both wall-clock and process CPU time are recorded. On a machine that does other work the CPU time
-of a single-threaded backend is the steadier one; of a multi-threaded one it is the sum over
-threads.
+    python -m experiments.benchmarks.splat --peer-python /path/to/python/with/torch
+    python -m experiments.benchmarks.splat --table       # of the results that are there
 """
 
 import argparse
-import importlib.metadata
-import json
+import datetime
 import os
 import pathlib
-import platform
-import statistics
+import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from pallas_splat import Camera, Config, Gaussians, available, estimate_capacity, render, workloads
+from pallas_splat import engines
+
+from experiments.benchmarks import splat_cases, splat_process, splat_report
+from experiments.benchmarks.splat_cases import Case
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
-SIZES = ("10000x256", "10000x512", "40000x512", "100000x1024")
+SIZES = [f"{n}x{pixels}" for n, pixels in splat_cases.GRID]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark and write its JSON."""
+    """Run the benchmark, or print the table of one that was run."""
+    options = parse(arguments)
+    if options.table:
+        path = options.out or RESULTS / "splat_cpu.json"
+        splat_report.publish(splat_report.read(path), path)
+        return
+    runnable, absent = probe(options)
+    for name, why in absent.items():
+        print(f"{name}: skipped: {why}")
+    platform = next((e for _, e in runnable.values() if e["platform"] != "cpu"), None)
+    device = splat_report.slug(platform["device"]) if platform else "cpu"
+    path = options.out or RESULTS / f"splat_{device}.json"
+    results = {
+        "machine": {
+            "processor": splat_process.processor(),
+            "cores_allowed": len(os.sched_getaffinity(0)),
+            "load_average": round(os.getloadavg()[0], 2),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        },
+        "engines": {name: environment for name, (_, environment) in runnable.items()},
+        "absent": absent,
+        "settings": {
+            "repeats": options.repeats,
+            "max_seconds_per_pass": options.max_seconds,
+            "timeout_s": options.timeout,
+            "memory_limit_gb": options.memory_gb,
+        },
+        "rows": [],
+    }
+    run(options, runnable, results, path)
+    splat_report.publish(results, path)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--backends", nargs="+", default=["xla", "native"])
+    ours = [name for name in engines.BACKENDS if name != "reference"]
+    parser.add_argument("--scenes", nargs="+", default=splat_cases.SCENES)
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="GAUSSIANSxPIXELS")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=pathlib.Path, default=None)
-    options = parser.parse_args(arguments)
-
-    rows = []
-    for size in options.sizes:
-        n, pixels = (int(part) for part in size.split("x"))
-        for backend in options.backends:
-            if not available(backend):
-                print(f"{backend:>10}: does not run on this machine")
-                continue
-            rows.append(measure(backend, n, pixels, options.repeats))
-            print(describe(rows[-1]), flush=True)
-
-    out = options.out or RESULTS / f"splat_{jax.default_backend()}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
-    print(f"written to {out}")
-
-
-def measure(backend: str, n: int, pixels: int, repeats: int) -> dict[str, Any]:
-    """Time one backend on one size of scene; milliseconds, compilation in seconds."""
-    gaussians, camera = workloads.cast(workloads.avatar(n, pixels), jnp.float32)
-    config = Config(capacity=estimate_capacity(gaussians, camera))
-    target = jnp.full((pixels, pixels, 3), 0.5)
-
-    def forward(gaussians: Gaussians, camera: Camera):
-        return render(gaussians, camera, backend=backend, config=config).image
-
-    def backward(gaussians: Gaussians, camera: Camera):
-        def loss(gaussians):
-            return jnp.mean(jnp.square(forward(gaussians, camera) - target))
-
-        return jax.value_and_grad(loss)(gaussians)
-
-    return {
-        "backend": backend,
-        "gaussians": n,
-        "pixels": pixels,
-        "repeats": repeats,
-        "forward": time_compiled(forward, (gaussians, camera), repeats),
-        "forward_backward": time_compiled(backward, (gaussians, camera), repeats),
-    }
-
-
-def time_compiled(function: Callable, arguments: tuple, repeats: int) -> dict[str, float]:
-    """Compile, warm up, and take medians over `repeats` calls."""
-    start = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
-    compile_s = time.perf_counter() - start
-    jax.block_until_ready(compiled(*arguments))
-    wall, cpu = [], []
-    for _ in range(repeats):
-        wall_start, cpu_start = time.perf_counter(), time.process_time()
-        jax.block_until_ready(compiled(*arguments))
-        wall.append(1e3 * (time.perf_counter() - wall_start))
-        cpu.append(1e3 * (time.process_time() - cpu_start))
-    return {
-        "compile_s": round(compile_s, 2),
-        "wall_ms": round(statistics.median(wall), 3),
-        "wall_min_ms": round(min(wall), 3),
-        "cpu_ms": round(statistics.median(cpu), 3),
-    }
-
-
-def describe(row: dict[str, Any]) -> str:
-    """One line for the terminal."""
-    times = " ".join(
-        f"{name} {row[name]['wall_ms']:.1f} ms (cpu {row[name]['cpu_ms']:.1f}, "
-        f"compile {row[name]['compile_s']:.1f} s)"
-        for name in ("forward", "forward_backward")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="CAMERAS")
+    parser.add_argument("--backends", nargs="*", default=ours, choices=ours)
+    parser.add_argument("--peers", nargs="*", default=splat_cases.PEERS, choices=splat_cases.PEERS)
+    parser.add_argument("--peer-python", help="interpreter that has the peers; default: this one")
+    parser.add_argument("--repeats", type=int, default=15, help="calls timed per pass")
+    parser.add_argument(
+        "--max-seconds", type=float, default=3.0, help="fewer repeats, at least 3, beyond this"
     )
-    return f"{row['backend']:>10} {row['gaussians']:>7} @ {row['pixels']}: {times}"
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, help="seconds after which a worker is ended"
+    )
+    parser.add_argument(
+        "--memory-gb",
+        type=float,
+        default=splat_process.available_gb(0.7),
+        help="what a worker on a CPU may take; default: 70 %% of what is free",
+    )
+    parser.add_argument("--out", type=pathlib.Path, help="JSON to write, or to read with --table")
+    parser.add_argument("--table", action="store_true", help="only print and plot what was run")
+    return parser.parse_args(arguments)
 
 
-def machine() -> dict[str, Any]:
-    """Name what the numbers were measured on."""
-    return {
-        "device": jax.devices()[0].device_kind,
-        "processor": _processor(),
-        "cores_allowed": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxlib": importlib.metadata.version("jaxlib"),
-    }
+def probe(options: argparse.Namespace) -> tuple[dict[str, tuple[str, dict]], dict[str, str]]:
+    """Ask which engines run here.
+
+    Returns:
+        Interpreter and environment of those that do, by name; and why the others do not.
+    """
+    runnable, absent = {}, {}
+    for name in (*options.backends, *options.peers):
+        python = splat_process.interpreter(name, options.peer_python)
+        answer = splat_process.ask(python, name)
+        if "environment" in answer:
+            runnable[name] = (python, answer["environment"])
+        else:
+            absent[name] = answer["why"]
+    return runnable, absent
 
 
-def _processor() -> str:
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
+def run(options, runnable, results: dict[str, Any], path: pathlib.Path) -> None:
+    """Time every engine on every case; results are written after each."""
+    cases = splat_cases.cases(options.scenes, options.sizes, options.batches)
+    done, total, began = 0, len(cases) * len(runnable), time.monotonic()
+    for case in cases:
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            splat_cases.save(case, folder / "inputs.npz")
+            rows = []
+            for engine, (python, environment) in runnable.items():
+                row = {**splat_report.describe_case(case), "engine": engine}
+                row |= hopeless(case, engine, results["rows"]) or splat_process.measure(
+                    python, engine, folder, environment["platform"], options
+                )
+                rows.append(row)
+                done += 1
+                gone = time.monotonic() - began
+                left = gone / done * (total - done)
+                clock = f"[{done}/{total}, {gone:.0f} s gone, about {left:.0f} s left]"
+                print(f"{clock} {engine} {case}: {splat_report.brief(row)}", flush=True)
+            splat_report.gate(rows, folder, ours=options.backends)
+        for row in rows:
+            if row["status"] == "gate failed":
+                print(f"    {row['engine']} does not count: {row['message']}")
+        results["rows"] += rows
+        splat_report.write(results, path)
+
+
+def hopeless(case: Case, engine: str, rows: list[dict[str, Any]]) -> dict[str, str] | None:
+    """Skip what is larger than something that the engine already failed at."""
+    for row in rows:
+        smaller = Case(*(row[name] for name in ("scene", "gaussians", "pixels", "batch")))
+        failed = row["status"] in ("out of memory", "timed out")
+        if row["engine"] == engine and failed and smaller.at_most(case):
+            return {"status": "skipped", "message": f"{row['status']} at {smaller}"}
+    return None
 
 
 if __name__ == "__main__":

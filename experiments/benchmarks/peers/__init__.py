@@ -1,0 +1,1 @@
+"""Other splatters behind one small interface, each imported only where it is installed."""
