@@ -1,9 +1,9 @@
 """EWA projection: from 3D Gaussians to 2D Gaussians on the image plane.
 
-The perspective map is replaced by its first-order expansion at each centre (Zwicker et al., "EWA
-Splatting", 2002; Kerbl et al., "3D Gaussian Splatting", 2023), so a Gaussian with covariance
-`M M^T` in the world becomes one with covariance `(J W M)(J W M)^T + low_pass * I`, J being the
-Jacobian and W the rotation of the view.
+The camera's map (see `cameras`) is replaced by its first-order expansion at each centre (Zwicker et
+al., "EWA Splatting", 2002; Kerbl et al., "3D Gaussian Splatting", 2023), so a Gaussian with
+covariance `M M^T` in the world becomes one with covariance `(J W M)(J W M)^T + low_pass * I`, J
+being the Jacobian and W the rotation of the view.
 
 Small matrices are nested lists whose entries are `[N]` arrays (or scalars): all arithmetic is then
 elementwise over N, which XLA:CPU vectorises. Written with broadcast `[3, 3, N]` products it was
@@ -15,10 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from pallas_splat.config import ALPHA_MIN, COMPENSATION_MIN, FRUSTUM_MARGIN, Config
+from pallas_splat.cameras import Matrix, to_screen
+from pallas_splat.config import ALPHA_MIN, COMPENSATION_MIN, Config
 from pallas_splat.structs import Camera, Gaussians, Projected
-
-Matrix = list[list[Array]]
 
 _COVER_MARGIN = 0.01  # pixels; keeps rounding from pushing a threshold pixel out of its box
 
@@ -27,8 +26,8 @@ def project(gaussians: Gaussians, camera: Camera, config: Config) -> Projected:
     """Project Gaussians onto the image plane.
 
     Differentiable in every array of both arguments; extents and visibility carry no gradient.
-    Outside the frustum widened by `FRUSTUM_MARGIN` the Jacobian is taken at the border, as the
-    expansion is meaningless there.
+    Outside a pinhole camera's frustum, widened by `FRUSTUM_MARGIN`, the Jacobian is taken at the
+    border, as the expansion is meaningless there.
 
     Args:
         gaussians: in world space.
@@ -44,7 +43,7 @@ def project(gaussians: Gaussians, camera: Camera, config: Config) -> Projected:
     beyond_near = z > camera.near
     inverse_z = 1.0 / jnp.where(beyond_near, z, 1.0)
 
-    half = _view_jacobian(x, y, inverse_z, view, camera)
+    (centre_x, centre_y), half, unfolded = to_screen(x, y, inverse_z, view, camera)
     if gaussians.linear is not None:
         linear = _columns(gaussians.linear.reshape(-1, 9))
         half = _matmul(half, [linear[:3], linear[3:6], linear[6:]])
@@ -63,12 +62,12 @@ def project(gaussians: Gaussians, camera: Camera, config: Config) -> Projected:
     if config.antialias:
         opacity = opacity * jnp.sqrt(jnp.maximum(det / det_blurred, COMPENSATION_MIN))
 
-    centre_x = camera.K[0, 0] * x * inverse_z + camera.K[0, 2]
-    centre_y = camera.K[1, 1] * y * inverse_z + camera.K[1, 2]
     extent_x, extent_y = _extents(xx, yy, opacity)
     visible = beyond_near & (opacity >= ALPHA_MIN)
     visible &= (centre_x + extent_x > 0) & (centre_x - extent_x < camera.width)
     visible &= (centre_y + extent_y > 0) & (centre_y - extent_y < camera.height)
+    if unfolded is not None:
+        visible &= unfolded
     return Projected(
         x=centre_x,
         y=centre_y,
@@ -122,20 +121,6 @@ def rotations(quats: Float[Array, "N 4"]) -> Matrix:
 
 def _columns(rows: Float[Array, "N D"]) -> list[Float[Array, " N"]]:
     return [rows[:, j] for j in range(rows.shape[1])]
-
-
-def _view_jacobian(x, y, inverse_z, view: Matrix, camera: Camera) -> Matrix:
-    """Jacobian (2 x 3) of world point to pixel, its slopes clamped to the widened frustum."""
-    rows = []
-    for axis, (ahead, size) in enumerate(((x, camera.width), (y, camera.height))):
-        focal, centre = camera.K[axis, axis], camera.K[axis, 2]
-        margin = FRUSTUM_MARGIN * size
-        slope = jnp.clip(
-            ahead * inverse_z, (-centre - margin) / focal, (size - centre + margin) / focal
-        )
-        scale = focal * inverse_z
-        rows.append([scale * (view[axis][j] - slope * view[2][j]) for j in range(3)])
-    return rows
 
 
 def _extents(xx, yy, opacity):

@@ -43,7 +43,7 @@ class Camera:
     """A pinhole or an orthographic camera.
 
     Attributes:
-        viewmat: world to camera, OpenCV axes.
+        viewmat: world to camera, OpenCV axes; rotation and translation, the last row is not read.
         K: intrinsics; only focal lengths and principal point are read (no skew). The principal
             point is in pixels, the focal lengths in pixels, or, for an orthographic camera, in
             pixels per world unit.
@@ -51,7 +51,8 @@ class Camera:
         height: of the image, pixels (static).
         near: Gaussians whose centre's depth is not beyond it are not drawn (static, positive).
         distortion: of the lens of a pinhole camera, Brown and Conrady's coefficients in OpenCV's
-            order k1, k2, p1, p2, k3; None stands for none.
+            order k1, k2, p1, p2, k3; None stands for none. What lies beyond the angle where the
+            polynomial turns back is not drawn, see `pallas_splat.cameras`.
         orthographic: whether depth does not scale the picture (static).
     """
 
