@@ -22,7 +22,6 @@ from experiments.benchmarks import splat_cases, splat_process, splat_report
 from experiments.benchmarks.splat_cases import Case
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
-SIZES = [f"{n}x{pixels}" for n, pixels in splat_cases.GRID]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,14 +63,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     ours = [name for name in engines.BACKENDS if name != "reference"]
     parser.add_argument("--scenes", nargs="+", default=splat_cases.SCENES)
-    parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="GAUSSIANSxPIXELS")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="CAMERAS")
+    parser.add_argument(
+        "--sizes", nargs="+", metavar="GAUSSIANSxPIXELS", help="default: a choice of some minutes"
+    )
+    parser.add_argument("--batches", nargs="+", type=int, metavar="CAMERAS")
     parser.add_argument("--backends", nargs="*", default=ours, choices=ours)
     parser.add_argument("--peers", nargs="*", default=splat_cases.PEERS, choices=splat_cases.PEERS)
     parser.add_argument("--peer-python", help="interpreter that has the peers; default: this one")
     parser.add_argument("--repeats", type=int, default=15, help="calls timed per pass")
     parser.add_argument(
-        "--max-seconds", type=float, default=3.0, help="fewer repeats, at least 3, beyond this"
+        "--max-seconds", type=float, default=1.5, help="fewer repeats, at least 3, beyond this"
     )
     parser.add_argument(
         "--timeout", type=float, default=60.0, help="seconds after which a worker is ended"

@@ -16,9 +16,6 @@ PEERS = (
     "gsplat-cuda-unpacked",
     "splax",
 )
-GRID = tuple(itertools.product((10_000, 40_000, 100_000, 1_000_000), (256, 512, 1024)))
-"""All sizes: Gaussians and pixels."""
-
 _ORBIT = 0.05  # radians from one camera of a batch to the next
 
 
@@ -54,18 +51,44 @@ def count(n: int) -> str:
     return f"{n // 10**6}M" if n % 10**6 == 0 else f"{n / 1000:g}k"
 
 
-def cases(scenes: Iterable[str], sizes: Iterable[str], batches: Iterable[int]) -> list[Case]:
+DEFAULT = (
+    Case("avatar", 10_000, 256, 1),
+    Case("clustered", 10_000, 256, 1),
+    Case("avatar", 10_000, 512, 1),
+    Case("clustered", 10_000, 512, 1),
+    Case("avatar", 10_000, 256, 8),
+    Case("avatar", 40_000, 512, 1),
+    Case("clustered", 40_000, 512, 1),
+    Case("avatar", 40_000, 1024, 1),
+    Case("avatar", 100_000, 512, 1),
+    Case("clustered", 100_000, 512, 1),
+    Case("avatar", 100_000, 1024, 1),
+    Case("avatar", 1_000_000, 512, 1),
+    Case("avatar", 1_000_000, 1024, 1),
+)
+"""Small cases first; chosen to show growth in each respect within a quarter of an hour."""
+
+
+def cases(
+    scenes: Iterable[str], sizes: Iterable[str] | None, batches: Iterable[int] | None
+) -> list[Case]:
     """List cases, the small ones first.
 
     Args:
         scenes: names.
-        sizes: as `10000x256`, Gaussians and pixels.
-        batches: numbers of cameras.
+        sizes: as `10000x256`, Gaussians and pixels; None for those of `DEFAULT`.
+        batches: numbers of cameras; None for those of `DEFAULT`, or 1 where sizes are given.
 
     Raises:
         ValueError: a size is not two numbers.
     """
-    grid = itertools.product(scenes, (_size(size) for size in sizes), batches)
+    if sizes is None:
+        return [
+            case
+            for case in DEFAULT
+            if case.scene in scenes and (batches is None or case.batch in batches)
+        ]
+    grid = itertools.product(scenes, map(_size, sizes), batches or (1,))
     listed = [Case(scene, n, pixels, batch) for scene, (n, pixels), batch in grid]
     return sorted(listed, key=lambda case: case.batch * case.gaussians * case.pixels)
 

@@ -89,12 +89,17 @@ def main() -> None:
     if options.memory_gb:
         size = int(options.memory_gb * 1e9)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    attempt(runner, options)
+
+
+def attempt(runner: Engine, options: argparse.Namespace) -> None:
+    """Measure, and tell why where that fails."""
     try:
         measure(runner, options)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(f"{type(error).__name__} {error}"):
-            raise
-        tell({"status": "out of memory", "message": str(error).splitlines()[0][:200]})
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        status = "out of memory" if out_of_memory(message) else "failed"
+        tell({"status": status, "message": message})
 
 
 def measure(runner: Engine, options: argparse.Namespace) -> None:
