@@ -13,25 +13,25 @@ _TINY = 1e-20
 
 
 def colors(gaussians: Gaussians, camera: Camera) -> Float[Array, "N 3"]:
-    """Return the colours that a camera sees.
+    """Return the colours that a camera sees, in the type of the means.
 
     Spherical harmonics are evaluated in the direction from the camera's centre to each Gaussian's,
     or along the view axis when the camera is orthographic. Differentiable in the coefficients, the
-    means and the view.
+    means and the view. The centre is `-R^T t`, so the view has to be a rigid motion.
 
     Args:
         gaussians: with colours or coefficients.
         camera: the view.
     """
+    dtype = gaussians.means.dtype
     if gaussians.colors.ndim == 2:
-        return gaussians.colors
+        return gaussians.colors.astype(dtype)
     if camera.orthographic:
         directions = jnp.broadcast_to(camera.viewmat[2, :3], gaussians.means.shape)
     else:
-        # For a rigid view, -R^T t; multiplied out, which is exact and cheap.
         centre = -jnp.sum(camera.viewmat[:3, :3] * camera.viewmat[:3, 3:], axis=0)
         directions = gaussians.means - centre
-    return jnp.maximum(sh_colors(gaussians.colors, directions) + _SH_OFFSET, 0)
+    return jnp.maximum(sh_colors(gaussians.colors.astype(dtype), directions) + _SH_OFFSET, 0)
 
 
 def normals(gaussians: Gaussians, camera: Camera) -> Float[Array, "N 3"]:

@@ -51,10 +51,11 @@ def render_rows(
     """
     gaussians = scene.gaussians
     if gaussians.means.shape[0] == 0:
-        return _finish(
-            _nothing(scene, camera, options, rows), scene, options, gaussians.means, None
-        )
+        nothing = _nothing(scene, camera, options, rows)
+        return _finish(nothing, scene, options, gaussians.means[:, :2], None)
     backend: Any = engine(options.backend)
+    # From here on colours are what this camera sees, whatever they were stored as.
+    gaussians = dataclasses.replace(gaussians, colors=attributes.colors(gaussians, camera))
     projected = backend.project(gaussians, camera, options.config)
     radii = jnp.stack([projected.extent_x, projected.extent_y], axis=1)
     radii = jnp.where(projected.visible[:, None], radii, 0)
@@ -63,7 +64,7 @@ def render_rows(
         x, y = x + scene.screen_offsets[:, 0], y + scene.screen_offsets[:, 1]
     projected = dataclasses.replace(projected, x=x, y=y)
 
-    parts = [attributes.colors(gaussians, camera), projected.depth[:, None]]
+    parts = [gaussians.colors, projected.depth[:, None]]
     if options.normals:
         parts.append(attributes.normals(gaussians, camera))
     if scene.features is not None:
@@ -86,7 +87,7 @@ def _median_depth(backend, projected: Projected, width: int, rows: int, config: 
 def _finish(layers: Composite, scene: Scene, options: Options, radii, median) -> Rendered:
     image = layers.values[..., :3]
     if scene.background is not None:
-        image = image + (1 - layers.alpha)[..., None] * scene.background
+        image = image + (1 - layers.alpha)[..., None] * scene.background.astype(image.dtype)
     normals, first_feature = None, 4
     if options.normals:
         normals, first_feature = _unit(layers.values[..., 4:7]), 7

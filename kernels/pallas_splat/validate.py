@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from pallas_splat.sh import SH_DEGREES
 from pallas_splat.structs import Camera, Gaussians
 
 
@@ -31,6 +32,11 @@ def validate(
     }
     for name, shape in expected.items():
         _check(f"gaussians.{name}", getattr(gaussians, name), shape)
+    if gaussians.colors.ndim == 3 and gaussians.colors.shape[1] not in SH_DEGREES:
+        raise ValueError(
+            "gaussians.colors must hold 1, 4, 9 or 16 coefficients of spherical harmonics, "
+            f"got shape {gaussians.colors.shape}"
+        )
     _check("camera.viewmat", camera.viewmat, (4, 4))
     _check("camera.K", camera.K, (3, 3))
     _check("camera.distortion", camera.distortion, (5,))
