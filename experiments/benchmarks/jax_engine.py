@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,11 +21,16 @@ class Ours:
     def unavailable(self) -> str | None:
         """Say why it cannot run here, None when it can; may compile the backend."""
         import jax
-        from pallas_splat import available
+        from pallas_splat import available, default_backend
 
         if available(self.backend):
             return None
-        return f"does not run on JAX's default device, {jax.devices()[0].device_kind}"
+        with warnings.catch_warnings(record=True) as told:  # says what "native" misses
+            warnings.simplefilter("always")
+            default_backend()
+        reasons = [str(warning.message).splitlines()[0] for warning in told]
+        where = f"does not run on JAX's default device, {jax.devices()[0].device_kind}"
+        return "; ".join([where, *reasons])
 
     def environment(self) -> dict[str, Any]:
         """Name versions, device and threads."""
