@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 from jax.core import Tracer
@@ -61,20 +62,37 @@ def render(
         NotImplementedError: the named backend does not run on this machine.
     """
     validate(gaussians, camera, features, background, screen_offsets)
-    if backend is None:
-        backend = default_backend(gaussians.means.dtype)
-    engine(backend)
-    options = Options(backend, Config() if config is None else config, median_depth, normals)
+    options = make_options(gaussians, backend, config, median_depth, normals)
     scene = Scene(gaussians, features, background, screen_offsets)
-    rendered = _render(scene, camera, options)
-    if not isinstance(rendered.info.overflow, Tracer) and rendered.info.overflow:
-        capacity = _next_power_of_two(_checked(rendered.info.intersections))
-        config = dataclasses.replace(options.config, capacity=capacity)
-        rendered = _render(scene, camera, options._replace(config=config))
-    return rendered
+    return render_with_room(functools.partial(_render, scene, camera), options)
 
 
 _render = jax.jit(render_view, static_argnames="options")
+
+
+def make_options(
+    gaussians: Gaussians,
+    backend: str | None,
+    config: Config | None,
+    median_depth: bool,
+    normals: bool,
+) -> Options:
+    """Fill in what the caller of `render` or `render_sharded` left open."""
+    if backend is None:
+        backend = default_backend(gaussians.means.dtype)
+    engine(backend)
+    return Options(backend, Config() if config is None else config, median_depth, normals)
+
+
+def render_with_room(render: Callable[[Options], Rendered], options: Options) -> Rendered:
+    """Render, and again with a longer list where it was too short and that can be known."""
+    rendered = render(options)
+    info = rendered.info
+    if isinstance(info.overflow, Tracer) or not info.overflow.any():
+        return rendered
+    capacity = _next_power_of_two(_checked(info.intersections.max()))
+    config = dataclasses.replace(options.config, capacity=capacity)
+    return render(options._replace(config=config))
 
 
 def estimate_capacity(
