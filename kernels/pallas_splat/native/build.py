@@ -85,7 +85,7 @@ def _compiler() -> tuple[str, ...]:
 def _units() -> dict[str, tuple[str, ...]]:
     """Map each object file to its source and its own flags."""
     baseline = {f"{name}.o": (f"{name}.cc",) for name in ("bands", "projection")}
-    operations = ("composite", "projection_op")
+    operations = ("compositing", "composite_op", "projection_op")
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return baseline | {f"{name}.o": (f"{name}.cc",) for name in operations}
     avx2 = {f"{name}_avx2.o": (f"{name}.cc", "-mavx2", "-mfma") for name in ("bands", "projection")}

@@ -7,14 +7,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from pallas_splat.linear import vary, varying_axes
 from pallas_splat.native import build
 
 _SYMBOLS = {
     "composite": "SplatForward",
+    "composite_jvp": "SplatTangent",
     "composite_vjp": "SplatBackward",
+    "median": "SplatMedian",
     "project_vjp": "SplatProjectBackward",
 }
 
@@ -72,24 +74,42 @@ def require(arrays: Any) -> None:
             )
 
 
-def call(operation: str, outputs: Any, *arguments: Array, **attributes: Any) -> Any:
+def call(operation: str, outputs: PyTree, *arguments: Array, **attributes: Any) -> Any:
     """Run an operation; under `vmap` its arguments get leading batch dimensions.
+
+    JAX cannot differentiate it: the rule of `linear.two_way` around it does, once.
 
     Args:
         operation: a key of `_SYMBOLS`.
-        outputs: pytree with the shapes of the results, which are float32.
+        outputs: pytree of `jax.ShapeDtypeStruct`, or of shapes whose type is float32.
         arguments: arrays that vary over the same axes of a `shard_map`, see `linear.vary_together`.
         attributes: NumPy scalars.
 
     Returns:
         Arrays in the structure of `outputs`.
+
+    Raises:
+        NotImplementedError: when a derivative is asked for.
     """
     shapes, structure = jax.tree.flatten(outputs, is_leaf=lambda leaf: isinstance(leaf, tuple))
-    run = jax.ffi.ffi_call(
-        _target(operation),
-        [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes],
-        vmap_method="broadcast_all",
-    )
-    results = run(*arguments, **attributes)
+    shapes = [
+        jax.ShapeDtypeStruct(shape, jnp.float32) if isinstance(shape, tuple) else shape
+        for shape in shapes
+    ]
+    run = jax.ffi.ffi_call(_target(operation), shapes, vmap_method="broadcast_all")
+
+    @jax.custom_jvp
+    def run_undifferentiated(*arguments):
+        return run(*arguments, **attributes)
+
+    run_undifferentiated.defjvp(_refuse_derivative)
     axes = varying_axes(arguments)
+    results = run_undifferentiated(*arguments)
     return jax.tree.unflatten(structure, [vary(result, axes) for result in results])
+
+
+def _refuse_derivative(primals, tangents):
+    del primals, tangents
+    raise NotImplementedError(
+        "backend 'native' has first derivatives only; use backend 'xla' or 'reference'"
+    )

@@ -1,21 +1,30 @@
-"""Project Gaussians with JAX, and differentiate that in C++.
+"""Project Gaussians with JAX; the gradient of that in C++.
 
-XLA's CPU backend computes the projection fast but its VJP slowly: it splits the long chain of
-elementwise operations into many passes over memory. One pass in C++ takes about a tenth.
+XLA's CPU backend computes the projection and its tangent fast but its gradient slowly: it splits
+the long chain of elementwise operations into many passes over memory. One pass in C++ takes about
+a tenth.
 """
 
 import dataclasses
-import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from pallas_splat.config import Config
-from pallas_splat.linear import vary_together
+from pallas_splat.linear import two_way, vary_together
 from pallas_splat.native.call import call, require
 from pallas_splat.project import project as project_in_jax
 from pallas_splat.structs import Camera, Gaussians, Projected
+
+_DIFFERENTIABLE = ("x", "y", "conic_xx", "conic_xy", "conic_yy", "opacity", "depth")
+
+
+class _Static(NamedTuple):
+    config: Config
+    threads: int
 
 
 def project(gaussians: Gaussians, camera: Camera, config: Config, *, threads: int = 0) -> Projected:
@@ -33,30 +42,41 @@ def project(gaussians: Gaussians, camera: Camera, config: Config, *, threads: in
         The 2D Gaussians.
 
     Raises:
-        NotImplementedError: an array is not float32, or the kernels are unavailable here.
+        NotImplementedError: an array is not float32, the kernels are unavailable here, or a
+            second derivative is asked for in reverse mode.
     """
     require((gaussians, camera))
     if camera.orthographic or camera.distortion is not None:
         return project_in_jax(gaussians, camera, config)
-    gaussians, camera = vary_together((gaussians, camera))
-    return _project(gaussians, camera, config, threads)
+    # Colours are not looked at, and need no gradient from here.
+    arguments = dataclasses.replace(gaussians, colors=gaussians.colors[:, :0]), camera
+    moving = dict(
+        zip(_DIFFERENTIABLE, _project(_Static(config, threads), arguments, ()), strict=True)
+    )
+    still = jax.lax.stop_gradient(project_in_jax(gaussians, camera, config))  # XLA shares the work.
+    return dataclasses.replace(still, **moving)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _project(gaussians: Gaussians, camera: Camera, config: Config, threads: int) -> Projected:
-    del threads
-    return project_in_jax(gaussians, camera, config)
+def _forward(static: _Static, arguments, constants):
+    del constants
+    return _values(static, arguments), arguments
 
 
-def _forward(gaussians: Gaussians, camera: Camera, config: Config, threads: int):
-    return _project(gaussians, camera, config, threads), (gaussians, camera)
+def _values(static: _Static, arguments) -> tuple[Array, ...]:
+    gaussians, camera = arguments
+    projected = project_in_jax(gaussians, camera, static.config)
+    return tuple(getattr(projected, name) for name in _DIFFERENTIABLE)
 
 
-def _backward(config: Config, threads: int, residuals, cotangent: Projected):
-    gaussians, camera = residuals
+def _tangent(static: _Static, arguments, tangents):
+    return jax.jvp(lambda arguments: _values(static, arguments), (arguments,), (tangents,))[1]
+
+
+def _cotangent(static: _Static, arguments, cotangents: tuple[Array, ...]):
+    gaussians, camera = arguments
     # An empty array stands for the identity.
     linear = jnp.zeros((0, 3, 3), jnp.float32) if gaussians.linear is None else gaussians.linear
-    arguments = vary_together(
+    inputs = vary_together(
         (
             gaussians.means,
             gaussians.quats,
@@ -65,25 +85,19 @@ def _backward(config: Config, threads: int, residuals, cotangent: Projected):
             linear,
             camera.viewmat,
             camera.K,
+            *cotangents,
         )
     )
     d_means, d_quats, d_scales, d_opacities, d_linear, d_viewmat, d_K = call(
         "project_vjp",
-        [array.shape for array in arguments],
-        *arguments,
-        cotangent.x,
-        cotangent.y,
-        cotangent.conic_xx,
-        cotangent.conic_xy,
-        cotangent.conic_yy,
-        cotangent.opacity,
-        cotangent.depth,
+        [array.shape for array in inputs[:7]],
+        *inputs,
         width=np.int64(camera.width),
         height=np.int64(camera.height),
         near=np.float32(camera.near),
-        low_pass=np.float32(config.low_pass),
-        antialias=np.bool_(config.antialias),
-        threads=np.int64(threads),
+        low_pass=np.float32(static.config.low_pass),
+        antialias=np.bool_(static.config.antialias),
+        threads=np.int64(static.threads),
     )
     d_gaussians = Gaussians(
         means=d_means,
@@ -96,4 +110,4 @@ def _backward(config: Config, threads: int, residuals, cotangent: Projected):
     return d_gaussians, dataclasses.replace(camera, viewmat=d_viewmat, K=d_K)
 
 
-_project.defvjp(_forward, _backward)
+_project = two_way(_forward, _tangent, _cotangent)

@@ -1,28 +1,66 @@
-// The inner loops: blend one band's splats front to back, and replay that for the gradients.
+// The inner loops: blend one band's splats front to back, and what derives from that.
 //
-// Each splat walks the columns of its box one vector at a time and, within a column, the rows.
-// Read bands.h before including anything here.
+// Each splat walks the rows of its box and, within a row, the pixels its ellipse covers, one vector
+// at a time. Read bands.h before including anything here.
 #include "bands.h"
 
 #include "vector.h"
 
 namespace {
 
-// Calls visit(p, dx, dy, power) for every vector of a splat's pixels in a band: p points to its
-// first pixel in the first plane, power is log2 of the visibility. `row` is the distance of rows.
+// The pixels [begin, end) that a splat covers in each row of a band, with a margin for rounding.
+struct Spans {
+  int32_t begin[kBandRows + kLanes], end[kBandRows + kLanes];
+};
+
+inline void find_spans(const Splat& s, int y0, int y1, Spans& spans) {
+  const Floats low = broadcast(static_cast<float>(s.x0)), high = broadcast(static_cast<float>(s.x1));
+  for (int y = y0; y < y1; y += kLanes) {
+    const Floats dy = lane_numbers() + (static_cast<float>(y) + 0.5f - s.v);
+    const Floats squared = s.reach - s.bend * dy * dy;
+    const Floats half = root(larger(squared, Floats{}));
+    const Floats middle = s.u + s.slope * dy;
+    const Floats begin = smaller(larger(middle - half + 0.48f, low), high);
+    const Floats end = smaller(larger(middle + half + 0.52f, low), high);
+    store(spans.begin + (y - y0), to_ints(begin));
+    store(spans.end + (y - y0), to_ints(squared >= 0.f ? end : low));
+  }
+}
+
+// What visitors get: p points to the vector's first pixel in the first plane.
+struct Place {
+  float* p;
+  int x, y;
+  Floats dx;
+  float dy;
+  Floats power;  // log2 of the visibility
+};
+
+// Calls visit(place) for every vector of a splat's pixels in a band and end_row(dy) after each row.
+// `row` is the distance of rows.
+template <typename Visit, typename EndRow>
+inline void visit_pixels(const Splat& s, const Band& band, size_t row, Visit visit,
+                         EndRow end_row) {
+  const int y0 = s.y0 > band.y0 ? s.y0 : band.y0, y1 = s.y1 < band.y1 ? s.y1 : band.y1;
+  Spans spans;
+  find_spans(s, y0, y1, spans);
+  float* first = band.planes + (y0 - band.y0) * row - band.x0;
+  for (int y = y0; y < y1; ++y, first += row) {
+    const int begin = spans.begin[y - y0], end = spans.end[y - y0];
+    if (begin >= end) continue;
+    const float dy = static_cast<float>(y) + 0.5f - s.v;
+    const float b_dy = s.b * dy, c_dy2 = s.c * dy * dy;
+    Floats dx = lane_numbers() + (static_cast<float>(begin) + 0.5f - s.u);
+    for (int x = begin; x < end; x += kLanes, dx += static_cast<float>(kLanes)) {
+      visit(Place{first + x, x, y, dx, dy, (s.a * dx + b_dy) * dx + c_dy2});
+    }
+    end_row(dy);
+  }
+}
+
 template <typename Visit>
 inline void visit_pixels(const Splat& s, const Band& band, size_t row, Visit visit) {
-  const int y0 = s.y0 > band.y0 ? s.y0 : band.y0, y1 = s.y1 < band.y1 ? s.y1 : band.y1;
-  const Floats c = broadcast(s.c);
-  for (int x = s.x0; x < s.x1; x += kLanes) {
-    const Floats dx = lane_numbers() + (static_cast<float>(x) + 0.5f - s.u);
-    const Floats a_dx2 = s.a * dx * dx, b_dx = s.b * dx;
-    Floats dy = broadcast(static_cast<float>(y0) + 0.5f - s.v);
-    float* p = band.planes + (y0 - band.y0) * row + x;
-    for (int y = y0; y < y1; ++y, p += row, dy += 1.f) {
-      visit(p, dx, dy, a_dx2 + dy * (b_dx + c * dy));
-    }
-  }
+  visit_pixels(s, band, row, visit, [](float) {});
 }
 
 // Alpha before the cap, and after the cap and the cut.
@@ -37,101 +75,232 @@ inline Alpha alpha_at(Floats opacity, Floats power) {
   return {raw, capped >= kAlphaMin ? capped : Floats{}};
 }
 
-// kStatic is the number of channels where it is known, so that loops over channels unroll, or 0.
+// Loops over channels of a wide band: whole vectors, then what is left.
+template <typename Whole, typename Rest>
+inline void for_channels(int channels, Whole whole, Rest rest) {
+  int c = 0;
+  for (; c + kLanes <= channels; c += kLanes) whole(c);
+  for (; c < channels; ++c) rest(c);
+}
+
+inline float* wide_pixel(const Band& band, int x, int y, int lane) {
+  const size_t pixel = static_cast<size_t>(y - band.y0) * band.width + (x + lane);
+  return band.values + pixel * band.channels;
+}
+
+// kStatic is the number of channels of a narrow kernel, or 0 for the wide one.
 template <int kStatic>
 void forward(const Band& band) {
   const int channels = kStatic ? kStatic : band.channels;
-  const size_t stride = band.stride, row = (1 + channels) * stride;
+  const size_t stride = band.stride, row = (1 + kStatic) * stride;
   for (size_t i = 0; i < band.member_count; ++i) {
     const uint32_t member = band.members[i];
     const Splat& s = band.splats[member];
     const float* color = band.colors + static_cast<size_t>(member) * channels;
     const Floats opacity = broadcast(s.opacity);
-    Floats shades[kStatic ? kStatic : 1];
-    for (int c = 0; c < kStatic; ++c) shades[c] = broadcast(color[c]);
-    visit_pixels(s, band, row, [&](float* p, Floats, Floats, Floats power) {
-      const Floats t = load(p);
+    visit_pixels(s, band, row, [&](const Place& at) {
+      const Floats t = load(at.p);
       if (all_negative(t)) return;
-      Floats weight = alpha_at(opacity, power).used * t;
+      Floats weight = alpha_at(opacity, at.power).used * t;
       const Floats next = t - weight;
       weight = next > kTransmittanceMin ? weight : Floats{};
-      store(p, next > kTransmittanceMin ? next : negative(t));
-      for (int c = 0; c < channels; ++c) {
-        float* q = p + (1 + c) * stride;
-        store(q, load(q) + weight * (kStatic ? shades[c] : broadcast(color[c])));
+      store(at.p, next > kTransmittanceMin ? next : negative(t));
+      if constexpr (kStatic > 0) {
+        for (int c = 0; c < kStatic; ++c) {
+          float* q = at.p + (1 + c) * stride;
+          store(q, load(q) + weight * color[c]);
+        }
+      } else {
+        for (int lane = 0; lane < kLanes; ++lane) {
+          const float w = weight[lane];
+          if (w == 0.f) continue;
+          float* q = wide_pixel(band, at.x, at.y, lane);
+          for_channels(
+              channels, [&](int c) { store(q + c, load(q + c) + w * load(color + c)); },
+              [&](int c) { q[c] += w * color[c]; });
+        }
       }
     });
   }
+}
+
+// The derivative of log alpha is zero where alpha is capped; order and thresholds are constants.
+template <int kStatic>
+void tangent(const Band& band, const float* motion) {
+  const int channels = kStatic ? kStatic : band.channels;
+  const size_t stride = band.stride, row = (2 + kStatic) * stride;
+  for (size_t i = 0; i < band.member_count; ++i) {
+    const size_t member = band.members[i];
+    const Splat& s = band.splats[member];
+    const float* color = band.colors + member * channels;
+    const float* m = motion + member * (kMoments + channels);
+    const float* d_color = m + kMoments;
+    const Floats opacity = broadcast(s.opacity);
+    visit_pixels(s, band, row, [&](const Place& at) {
+      const Floats t = load(at.p), d_t = load(at.p + stride);
+      if (all_negative(t)) return;
+      const Alpha alpha = alpha_at(opacity, at.power);
+      Floats d_log = (m[3] * at.dx + (m[4] * at.dy + m[1])) * at.dx +
+                     (m[0] + at.dy * (m[2] + m[5] * at.dy));
+      d_log = alpha.raw < kAlphaMax ? d_log : Floats{};
+      Floats weight = alpha.used * t;
+      const Floats next = t - weight;
+      const Floats d_weight_drawn = alpha.used * (d_log * t + d_t);
+      const Floats d_weight = next > kTransmittanceMin ? d_weight_drawn : Floats{};
+      weight = next > kTransmittanceMin ? weight : Floats{};
+      store(at.p, next > kTransmittanceMin ? next : negative(t));
+      store(at.p + stride, d_t - d_weight);
+      if constexpr (kStatic > 0) {
+        for (int c = 0; c < kStatic; ++c) {
+          float* q = at.p + (2 + c) * stride;
+          store(q, load(q) + d_weight * color[c] + weight * d_color[c]);
+        }
+      } else {
+        for (int lane = 0; lane < kLanes; ++lane) {
+          const float w = weight[lane], d_w = d_weight[lane];
+          if (w == 0.f) continue;
+          float* q = wide_pixel(band, at.x, at.y, lane);
+          for_channels(
+              channels,
+              [&](int c) {
+                store(q + c, load(q + c) + d_w * load(color + c) + w * load(d_color + c));
+              },
+              [&](int c) { q[c] += d_w * color[c] + w * d_color[c]; });
+        }
+      }
+    });
+  }
+}
+
+// <cotangent, color> for every lane of a wide band; adds weight times cotangent to `sums`.
+inline Floats wide_shades(const Band& band, const Place& at, Floats weight, const float* color,
+                          float* sums) {
+  Floats shade{};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const float w = weight[lane];
+    if (w == 0.f) continue;
+    const float* g = wide_pixel(band, at.x, at.y, lane);
+    Floats products{};
+    float rest = 0.f;
+    for_channels(
+        band.channels,
+        [&](int c) {
+          const Floats cotangent = load(g + c);
+          products += cotangent * load(color + c);
+          store(sums + c, load(sums + c) + w * cotangent);
+        },
+        [&](int c) {
+          rest += g[c] * color[c];
+          sums[c] += w * g[c];
+        });
+    shade[lane] = sum(products) + rest;
+  }
+  return shade;
 }
 
 // With w = alpha T, g the cotangent and R the part of <g, result> behind this splat,
 // dL/dalpha = T <g, color> - R / (1 - alpha), and dL/dsigma = -alpha dL/dalpha below the cap.
 template <int kStatic>
-void backward(const Band& band, float* gradient_rows, float* scratch) {
+void backward(const Band& band, float* gradient_rows) {
   const int channels = kStatic ? kStatic : band.channels;
-  const size_t stride = band.stride, row = (2 + channels) * stride;
-  Floats in_registers[kStatic ? kStatic : 1];
-  Floats* color_sums = kStatic ? in_registers : reinterpret_cast<Floats*>(scratch);
+  const size_t stride = band.stride, row = (2 + kStatic) * stride;
   for (size_t i = 0; i < band.member_count; ++i) {
     const uint32_t member = band.members[i];
     const Splat& s = band.splats[member];
     const float* color = band.colors + static_cast<size_t>(member) * channels;
-    Floats m0{}, mx{}, my{}, mxx{}, mxy{}, myy{};
-    for (int c = 0; c < channels; ++c) color_sums[c] = Floats{};
+    const size_t touched = s.gradient_row + (band.index - s.y0 / kBandRows);
+    float* out = gradient_rows + touched * (kMoments + channels);
+    for (int c = 0; !kStatic && c < channels; ++c) out[kMoments + c] = 0.f;
+    Floats m0{}, mx{}, my{}, mxx{}, mxy{}, myy{}, row_0{}, row_x{};
+    Floats color_sums[kStatic ? kStatic : 1] = {};
     const Floats opacity = broadcast(s.opacity);
-    visit_pixels(s, band, row, [&](float* p, Floats dx, Floats dy, Floats power) {
-      const Floats t = load(p);
+    const auto visit = [&](const Place& at) {
+      const Floats t = load(at.p);
       if (all_negative(t)) return;
-      Alpha alpha = alpha_at(opacity, power);
+      Alpha alpha = alpha_at(opacity, at.power);
       Floats weight = alpha.used * t;
       const Floats next = t - weight;
       weight = next > kTransmittanceMin ? weight : Floats{};
       alpha.used = next > kTransmittanceMin ? alpha.used : Floats{};
-      store(p, next > kTransmittanceMin ? next : negative(t));
+      store(at.p, next > kTransmittanceMin ? next : negative(t));
       Floats shade{};
-      for (int c = 0; c < channels; ++c) {
-        const Floats g = load(p + (2 + c) * stride);
-        shade += g * color[c];
-        color_sums[c] += weight * g;
+      if constexpr (kStatic > 0) {
+        for (int c = 0; c < kStatic; ++c) {
+          const Floats g = load(at.p + (2 + c) * stride);
+          shade += g * color[c];
+          color_sums[c] += weight * g;
+        }
+      } else {
+        shade = wide_shades(band, at, weight, color, out + kMoments);
       }
-      const Floats ahead = weight * shade, behind = load(p + stride) - ahead;
-      store(p + stride, behind);
+      const Floats ahead = weight * shade, behind = load(at.p + stride) - ahead;
+      store(at.p + stride, behind);
       Floats d = behind * alpha.used / (1.f - alpha.used) - ahead;
       d = alpha.raw < kAlphaMax ? d : Floats{};
-      const Floats d_dx = d * dx, d_dy = d * dy;
-      m0 += d;
-      mx += d_dx;
-      my += d_dy;
-      mxx += d_dx * dx;
-      mxy += d_dx * dy;
-      myy += d_dy * dy;
+      const Floats d_dx = d * at.dx;
+      row_0 += d;
+      row_x += d_dx;
+      mxx += d_dx * at.dx;
+    };
+    const auto end_row = [&](float dy) {
+      m0 += row_0;
+      mx += row_x;
+      my += row_0 * dy;
+      mxy += row_x * dy;
+      myy += row_0 * (dy * dy);
+      row_0 = row_x = Floats{};
+    };
+    visit_pixels(s, band, row, visit, end_row);
+    const Floats moments[kMoments] = {m0, mx, my, mxx, mxy, myy};
+    for (int k = 0; k < kMoments; ++k) out[k] = sum(moments[k]);
+    for (int c = 0; c < kStatic; ++c) out[kMoments + c] = sum(color_sums[c]);
+  }
+}
+
+// A pixel counts as finished once its median is known.
+void median(const Band& band) {
+  const size_t stride = band.stride, row = 2 * stride;
+  for (size_t i = 0; i < band.member_count; ++i) {
+    const Splat& s = band.splats[band.members[i]];
+    const Floats opacity = broadcast(s.opacity);
+    const Floats source = (Floats)(Ints{} + static_cast<int32_t>(s.source));
+    visit_pixels(s, band, row, [&](const Place& at) {
+      const Floats t = load(at.p);
+      if (all_negative(t)) return;
+      const Floats next = t - alpha_at(opacity, at.power).used * t;
+      // From above one half to [kTransmittanceMin, 1/2] with one splat.
+      const Floats known = next > 0.5f ? Floats{} : broadcast(1.f);
+      const Floats found = next > kTransmittanceMin ? known : Floats{};
+      const Floats id = load(at.p + stride);
+      store(at.p + stride, found > 0.f ? source : id);
+      const Floats stopped = negative(next > kTransmittanceMin ? next : t);
+      store(at.p, next > 0.5f ? next : stopped);
     });
-    const size_t touched = s.gradient_row + (band.index - s.y0 / kBandRows);
-    float* out = gradient_rows + touched * (kMoments + channels);
-    out[0] = sum(m0);
-    out[1] = sum(mx);
-    out[2] = sum(my);
-    out[3] = sum(mxx);
-    out[4] = sum(mxy);
-    out[5] = sum(myy);
-    for (int c = 0; c < channels; ++c) out[kMoments + c] = sum(color_sums[c]);
   }
 }
 
 void forward_any(const Band& band) {
-  if (band.channels == 4) return forward<4>(band);  // Color and depth, without features.
+  if (band.channels == 4) return forward<4>(band);
+  if (band.channels == 7) return forward<7>(band);
   forward<0>(band);
 }
 
-void backward_any(const Band& band, float* gradient_rows, float* scratch) {
-  if (band.channels == 4) return backward<4>(band, gradient_rows, scratch);
-  backward<0>(band, gradient_rows, scratch);
+void tangent_any(const Band& band, const float* motion) {
+  if (band.channels == 4) return tangent<4>(band, motion);
+  if (band.channels == 7) return tangent<7>(band, motion);
+  tangent<0>(band, motion);
+}
+
+void backward_any(const Band& band, float* gradient_rows) {
+  if (band.channels == 4) return backward<4>(band, gradient_rows);
+  if (band.channels == 7) return backward<7>(band, gradient_rows);
+  backward<0>(band, gradient_rows);
 }
 
 }  // namespace
 
 #ifdef __AVX2__
-extern const BandKernels kAvx2Kernels = {forward_any, backward_any};
+extern const BandKernels kAvx2Kernels = {forward_any, tangent_any, backward_any, median};
 #else
-extern const BandKernels kBaselineKernels = {forward_any, backward_any};
+extern const BandKernels kBaselineKernels = {forward_any, tangent_any, backward_any, median};
 #endif

@@ -34,6 +34,7 @@ inline Floats lane_numbers() {
 #if defined(__AVX2__)
 
 inline Floats load(const float* p) { return (Floats)_mm256_loadu_ps(p); }
+inline void store(int32_t* p, Ints x) { _mm256_storeu_si256((__m256i*)p, (__m256i)x); }
 inline void store(float* p, Floats x) { _mm256_storeu_ps(p, (__m256)x); }
 inline Floats larger(Floats x, Floats y) { return (Floats)_mm256_max_ps((__m256)x, (__m256)y); }
 inline Floats smaller(Floats x, Floats y) { return (Floats)_mm256_min_ps((__m256)x, (__m256)y); }
@@ -49,6 +50,7 @@ inline float sum(Floats x) {
 #elif defined(__x86_64__)
 
 inline Floats load(const float* p) { return (Floats)_mm_loadu_ps(p); }
+inline void store(int32_t* p, Ints x) { _mm_storeu_si128((__m128i*)p, (__m128i)x); }
 inline void store(float* p, Floats x) { _mm_storeu_ps(p, (__m128)x); }
 inline Floats larger(Floats x, Floats y) { return (Floats)_mm_max_ps((__m128)x, (__m128)y); }
 inline Floats smaller(Floats x, Floats y) { return (Floats)_mm_min_ps((__m128)x, (__m128)y); }
@@ -62,6 +64,8 @@ inline float sum(Floats x) {
 
 #else
 
+typedef int32_t LooseInts __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+inline void store(int32_t* p, Ints x) { *reinterpret_cast<LooseInts*>(p) = x; }
 typedef float LooseFloats __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 inline Floats load(const float* p) { return *reinterpret_cast<const LooseFloats*>(p); }
 inline void store(float* p, Floats x) { *reinterpret_cast<LooseFloats*>(p) = x; }
@@ -82,6 +86,9 @@ inline bool all_negative(Floats x) {
 inline float sum(Floats x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 
 #endif
+
+// Towards zero.
+inline Ints to_ints(Floats x) { return __builtin_convertvector(x, Ints); }
 
 // -|x|, by the sign bit.
 inline Floats negative(Floats x) { return (Floats)((Ints)x | INT32_MIN); }
