@@ -15,6 +15,7 @@ from pallas_splat.pipeline import Options, Scene, render_view
 from pallas_splat.project import project
 from pallas_splat.structs import Camera, Gaussians, Rendered
 from pallas_splat.validate import validate
+from pallas_splat.values import check_values, is_traced
 
 _CAPACITY_MAX = 2**30
 _CAPACITY_STEP = 1024
@@ -38,9 +39,10 @@ def render(
     same inputs give bitwise the same outputs and gradients on one device. Works under `jit` and
     `vmap` (over cameras, over scenes).
 
-    Called outside of any transformation, it enlarges `config.capacity` to the next power of two
-    when the scene needs it. Under a transformation it cannot: a scene that does not fit then
-    gives NaN everywhere, gradients included, and says so in `info`. See `estimate_capacity`.
+    Called outside of any transformation, it checks the values, see `check_values`, and enlarges
+    `config.capacity` to the next power of two when the scene needs it. Under a transformation it
+    can do neither: a scene that does not fit then gives NaN everywhere, gradients included, and
+    says so in `info`. See `estimate_capacity`.
 
     Args:
         gaussians: in world space.
@@ -58,10 +60,14 @@ def render(
         Image, opacity, expected depth and whatever else was asked for.
 
     Raises:
-        ValueError: a shape or static value is out of bounds, or the backend is unknown.
+        ValueError: a shape or static value is out of bounds, the backend is unknown, or, outside
+            of transformations, a number is not finite or out of its range.
         NotImplementedError: the named backend does not run on this machine.
     """
     validate(gaussians, camera, features, background, screen_offsets)
+    arrays = (gaussians, camera, features, background, screen_offsets)
+    if not is_traced(arrays):
+        check_values(*arrays)
     options = make_options(gaussians, backend, config, median_depth, normals)
     scene = Scene(gaussians, features, background, screen_offsets)
     return render_with_room(functools.partial(_render, scene, camera), options)
