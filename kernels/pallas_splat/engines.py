@@ -18,6 +18,7 @@ BACKENDS = {
     "reference": "pallas_splat.reference",
     "xla": "pallas_splat.xla",
     "native": "pallas_splat.native",
+    "pallas": "pallas_splat.pallas",
 }
 """Modules by backend name, imported on first use."""
 
@@ -35,9 +36,11 @@ def engine(backend: str):
 
 def available(backend: str) -> bool:
     """Return whether a backend runs on JAX's default device; asking for "native" compiles it."""
-    if backend != "native":
-        return backend in BACKENDS
-    return jax.default_backend() == "cpu" and engine(backend).available()
+    if backend == "native":
+        return jax.default_backend() == "cpu" and engine(backend).available()
+    if backend == "pallas":
+        return engine(backend).available()
+    return backend in BACKENDS
 
 
 def default_backend(dtype=jnp.float32) -> str:
@@ -45,7 +48,11 @@ def default_backend(dtype=jnp.float32) -> str:
 
     Warns once where only a missing compiler keeps the fastest one away.
     """
-    if dtype != jnp.float32 or jax.default_backend() != "cpu":
+    if dtype != jnp.float32:
+        return "xla"
+    if jax.default_backend() == "gpu":
+        return "pallas" if available("pallas") else "xla"
+    if jax.default_backend() != "cpu":
         return "xla"
     if available("native"):
         return "native"
