@@ -124,7 +124,8 @@ def run(options, runnable, results: dict[str, Any], path: pathlib.Path) -> None:
                 gone = time.monotonic() - began
                 left = gone / done * (total - done)
                 clock = f"[{done}/{total}, {gone:.0f} s gone, about {left:.0f} s left]"
-                print(f"{clock} {engine} {case}: {splat_report.brief(row)}", flush=True)
+                line = f"{clock} {engine} {case}: {splat_report.brief(row)}"
+                print(line + splat_report.remarks(row), flush=True)
             splat_report.gate(rows, folder, ours=options.backends)
         for row in rows:
             if row["status"] == "gate failed":

@@ -12,6 +12,7 @@ from experiments.benchmarks import splat_cases
 from experiments.benchmarks.splat_cases import Case, count
 
 PSNR_MIN_DB = 50.0
+OTHERS_MAX = 0.15  # cores; beyond it the machine was not quiet
 PASSES = ("forward", "forward_backward")
 
 Row = dict[str, Any]
@@ -110,6 +111,17 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def disturbed(row: Row) -> str:
+    """Say how much other processes took while a row was measured, if it was more than a little."""
+    others = max((row[name]["others_cores"] for name in PASSES if name in row), default=0.0)
+    return f" (others kept {others:.1f} cores busy)" if others > OTHERS_MAX else ""
+
+
+def remarks(row: Row) -> str:
+    """What should be known about a row beside its times."""
+    return disturbed(row) + (f" ({row['message']})" if "message" in row else "")
+
+
 def brief(row: Row | None) -> str:
     """Forward / forward and backward milliseconds, or why there are none."""
     if row is None:
@@ -154,6 +166,9 @@ def write(results: dict[str, Any], path: pathlib.Path) -> None:
 def publish(results: dict[str, Any], path: pathlib.Path) -> None:
     """Print the table and draw the plot beside the results."""
     print(table(results))
+    noisy = sum(bool(disturbed(row)) for row in results["rows"])
+    if noisy:
+        print(f"\n{noisy} of {len(results['rows'])} rows were measured while others worked.")
     print()
     for fit in growth(results["rows"]):
         exponents = ", ".join(f"{name} {fit[name]:.2f}" for name in PASSES if name in fit)

@@ -10,6 +10,7 @@ loading and compilation, with the freed heap handed back to the system first (Li
 import argparse
 import ctypes
 import json
+import os
 import pathlib
 import resource
 import sys
@@ -136,26 +137,42 @@ def repeat(call: Callable[[], Any], repeats: int, max_seconds: float) -> tuple[d
     The first call warms up and does not count, unless it alone takes `max_seconds`.
 
     Returns:
-        Statistics of the wall-clock time, milliseconds, and the last result.
+        Statistics of the wall-clock time, milliseconds, with how many cores other processes kept
+        busy meanwhile (times are worth little where that is more than a few tenths); and the last
+        result.
     """
     samples, result, warm = [], None, False
-    began = time.perf_counter()
+    busy, began = cores_busy_s(), time.perf_counter()
     while not _enough(len(samples), time.perf_counter() - began, repeats, max_seconds):
         result = None  # two results at once would count as memory that is needed
         start, start_cpu = time.perf_counter(), time.process_time()
         result = call()
         samples.append((time.perf_counter() - start, time.process_time() - start_cpu))
         if len(samples) == 1 and not warm and samples[0][0] < max_seconds:
-            samples, warm, began = [], True, time.perf_counter()
+            samples, warm = [], True
+            busy, began = cores_busy_s(), time.perf_counter()
     wall, cpu = 1e3 * np.array(samples).T
+    others = 1e3 * (cores_busy_s() - busy) - cpu.sum()
     p10, median, p90 = np.percentile(wall, [10, 50, 90])
     statistics = {"median_ms": median, "p10_ms": p10, "p90_ms": p90, "cpu_ms": np.median(cpu)}
     rounded = {name: round(float(value), 3) for name, value in statistics.items()}
+    rounded["others_cores"] = round(max(float(others / wall.sum()), 0.0), 2)
     return {**rounded, "repeats": len(wall)}, result
 
 
 def _enough(done: int, spent: float, repeats: int, max_seconds: float) -> bool:
     return done >= repeats or (done >= MIN_REPEATS and spent > max_seconds)
+
+
+def cores_busy_s() -> float:
+    """Seconds that all cores together have worked since the machine began; 0 if not known."""
+    path = pathlib.Path("/proc/stat")
+    if not path.exists():
+        return 0.0
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(
+        int, path.read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(*, peak: bool = False, reset: bool = False) -> float:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ SMALL = Case("avatar", 1000, 64, 1)
 
 
 def row(engine="native", case=SMALL, status="ok", forward=None):
-    passes = {} if forward is None else {"forward": {"median_ms": forward}}
+    passes = {} if forward is None else {"forward": {"median_ms": forward, "others_cores": 0.5}}
     return {**splat_report.describe_case(case), "engine": engine, "status": status, **passes}
 
 
@@ -80,6 +81,11 @@ def test_growth_is_the_slope_of_logarithms():
     assert splat_report.growth(rows[:2]) == []
 
 
+def test_a_machine_that_is_not_quiet_is_told():
+    assert "0.5 cores" in splat_report.disturbed(row(forward=1.0))
+    assert splat_report.disturbed(row(status="timed out")) == ""
+
+
 def test_larger_than_what_failed_is_skipped():
     rows = [row(status="timed out"), row("xla", forward=1.0)]
     larger = Case("avatar", 4000, 64, 1)
@@ -94,6 +100,7 @@ def test_calls_are_timed_until_it_is_enough():
     times, last = splat_worker.repeat(lambda: calls.append(0) or len(calls), 5, 10.0)
     assert times["repeats"] == 5
     assert last == len(calls) == 6  # the first one warms up
+    assert 0 <= times["others_cores"] <= (os.cpu_count() or 1) + 1
     calls.clear()
     times, _ = splat_worker.repeat(lambda: calls.append(0), 50, 0.0)
     assert times["repeats"] == len(calls) == splat_worker.MIN_REPEATS
