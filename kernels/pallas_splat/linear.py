@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -37,13 +38,17 @@ def two_way(forward: Function, tangent: Function, cotangent: Function) -> Functi
         derivative.
     """
 
+    def evaluate(static, *inputs):
+        outputs, residuals = forward(static, *inputs)
+        return _map_together(outputs, inputs), residuals
+
     @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
     def differentiable(static, arguments, constants):
-        return forward(static, arguments, constants)[0]
+        return evaluate(static, arguments, constants)[0]
 
     @differentiable.defjvp
     def rule(static, primals, tangents):  # pyright: ignore[reportUnusedFunction]
-        outputs, residuals = forward(static, *primals)
+        outputs, residuals = evaluate(static, *primals)
         maps = functools.partial(tangent, static), functools.partial(cotangent, static)
         return outputs, linear_map(*maps, residuals, tangents[0])
 
@@ -85,6 +90,18 @@ def linear_map(apply: Function, transpose: Function, residuals: PyTree, x: PyTre
         n_residuals=len(residual_leaves),
     )
     return jax.tree.unflatten(y_tree, y_leaves)
+
+
+def _map_together(outputs: PyTree, inputs: PyTree) -> PyTree:
+    """Let `vmap` map all outputs where it maps any input.
+
+    It maps all their tangents there, and what JAX keeps of a function in `jit` (0.10 to 0.12) has
+    to map the value of an output if its tangent is mapped.
+    """
+    # Nothing but the batch axes of the inputs: sums over no elements.
+    witnesses = [jnp.sum(leaf.reshape(-1)[:0]) for leaf in jax.tree.leaves(inputs)]
+    same = lambda _, x: x  # noqa: E731
+    return linear_map(same, same, lax.stop_gradient(witnesses), outputs)
 
 
 def vary_together(arrays: PyTree) -> PyTree:

@@ -70,6 +70,14 @@ TRANSFORMS = {
             lambda x, y: jnp.sum(jnp.cos(jax.vmap(f, (None, 0))(x[0], y))), argnums=(0, 1)
         )(x, y)
     ),
+    "mapped over y only, outside of jit": lambda f: (
+        lambda x, y: jax.grad(
+            lambda x, y: jnp.sum(jnp.cos(jax.vmap(jax.jit(f), (None, 0))(x[0], y))), argnums=(0, 1)
+        )(x, y)
+    ),
+    "jvp, mapped over x only, outside of jit": lambda f: (
+        lambda x, y: jax.jvp(lambda x, y: jax.vmap(jax.jit(f), (0, None))(x, y[0]), (x, y), (y, x))
+    ),
     "jacfwd": lambda f: lambda x, y: jax.jacfwd(f, argnums=(0, 1))(x[0], y[0]),
     "jacrev": lambda f: lambda x, y: jax.jacrev(f, argnums=(0, 1))(x[0], y[0]),
     "forward over reverse": lambda f: lambda x, y: jax.jvp(jax.grad(loss(f)), (x, y), (y, x)),
