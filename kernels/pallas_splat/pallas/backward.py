@@ -222,15 +222,15 @@ def _clear(slots, rows, tile: Tile, position: Array):
 def _sum_kernel(first_slots, ends, rows, sums, *, block: int):
     group = pl.program_id(1)
     gaussian = pl.program_id(0) * block + lax.iota(jnp.int32, block)
-    first, end = first_slots[gaussian][:, None], ends[gaussian][:, None]
+    first, end = first_slots[gaussian], ends[gaussian]
     column = lax.iota(jnp.int32, rows.shape[2])[None]
 
     def step(carry):
         slot, total = carry
         for _ in range(_UNROLL):
             exists = slot < end
-            row = rows.at[group, jnp.where(exists, slot, 0), column]
-            total = total + triton.load(row, mask=exists, other=0.0)
+            row = rows.at[group, jnp.where(exists, slot, 0)[:, None], column]
+            total = total + triton.load(row, mask=exists[:, None], other=0.0)
             slot = slot + 1
         return slot, total
 
