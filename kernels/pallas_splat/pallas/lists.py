@@ -56,28 +56,30 @@ def list_gaussians(projected: Projected, grid: Grid, capacity: int) -> Lists:
     Args:
         projected: 2D Gaussians, at least one.
         grid: the tiles.
-        capacity: room for list entries (static). Those beyond are left out: check `overflow`.
+        capacity: room for list entries (static). Where it does not suffice, all lists are empty.
     """
     boxes = tile_boxes(projected, grid)
     total = count(boxes)
+    overflow = total > capacity
     order = require_gpu(depth_order(jnp.where(boxes.count > 0, projected.depth, jnp.inf)))
-    counts = boxes.count[order]
-    first_slots = (
-        jnp.zeros_like(order).at[order].set(jnp.cumsum(counts) - counts, unique_indices=True)
-    )
-    owners = jnp.repeat(order, counts, total_repeat_length=capacity)
+    # Counts that do not fit may not fit into int32 either, and kernels do not check addresses.
+    counts = jnp.where(overflow, 0, boxes.count)
+    in_order = counts[order]
+    first_slots = jnp.cumsum(in_order) - in_order
+    first_slots = jnp.zeros_like(order).at[order].set(first_slots, unique_indices=True)
+    owners = jnp.repeat(order, in_order, total_repeat_length=capacity)
     slots = jnp.arange(capacity, dtype=jnp.int32)
     nth = slots - first_slots[owners]
     columns = jnp.maximum(boxes.columns[owners], 1)
     row, column = boxes.top[owners] + nth // columns, boxes.left[owners] + nth % columns
-    tile = jnp.where(slots < total, row * grid.columns + column, grid.tiles)
+    tile = jnp.where(slots < jnp.sum(counts), row * grid.columns + column, grid.tiles)
     by_tile, starts = sort_by_key(tile, grid.tiles + 1)
     return Lists(
         ids=jnp.pad(owners[by_tile], (0, PADDING)),
         slots=jnp.pad(by_tile, (0, PADDING)),
         starts=starts[: grid.tiles + 1],
         first_slots=first_slots,
-        counts=boxes.count,
+        counts=counts,
         total=total,
-        overflow=total > capacity,
+        overflow=overflow,
     )

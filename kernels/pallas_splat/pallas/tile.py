@@ -1,7 +1,8 @@
 """What the kernels share: a tile's pixels, rows of the table, alpha and transmittance.
 
 A program works on one tile with all pixels of the tile in vectors of P. It walks the tile's list a
-chunk at a time; a chunk is unrolled, so that its loads and exponentials overlap.
+chunk at a time; a chunk is unrolled, so that its loads and exponentials overlap. Tiles of up to
+16 x 16 pixels are one warp's, so that nothing needs a barrier or shared memory.
 
 A row of the table starts with what `shape_columns` gives: centre x, y (pixels), the exponent's
 coefficients xx, xy, yy (log2 of a factor, per pixel^2), opacity. Attributes follow, then zeros up
@@ -23,7 +24,12 @@ from pallas_splat.structs import Projected
 
 SHAPE_COLUMNS = 6
 CHUNK = 4
-"""Gaussians per step. Measured on the compiled code, see `backend`."""
+"""Gaussians per step.
+
+Compiled by triton 3.9 for sm_90, 8 x 8 tiles, four attributes: 2, 4, 8 Gaussians per step take 70,
+68, 67 instructions per Gaussian forward, and 252, 243, 239 (71, 79, 141 registers) for the
+gradient. A step of 4 overlaps as many loads at half the registers of 8.
+"""
 
 Row = tuple[Array, ...]
 
