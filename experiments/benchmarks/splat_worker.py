@@ -137,9 +137,9 @@ def repeat(call: Callable[[], Any], repeats: int, max_seconds: float) -> tuple[d
     The first call warms up and does not count, unless it alone takes `max_seconds`.
 
     Returns:
-        Statistics of the wall-clock time, milliseconds, with how many cores other processes kept
-        busy meanwhile (times are worth little where that is more than a few tenths); and the last
-        result.
+        Statistics of the wall-clock time, milliseconds, with how many of the cores it may use
+        others kept busy meanwhile (the times are worth little where that is more than a few
+        tenths); and the last result.
     """
     samples, result, warm = [], None, False
     busy, began = cores_busy_s(), time.perf_counter()
@@ -165,14 +165,18 @@ def _enough(done: int, spent: float, repeats: int, max_seconds: float) -> bool:
 
 
 def cores_busy_s() -> float:
-    """Seconds that all cores together have worked since the machine began; 0 if not known."""
+    """Seconds that the cores allowed here have worked so far, for anyone; 0 if not known."""
     path = pathlib.Path("/proc/stat")
     if not path.exists():
         return 0.0
-    user, nice, system, _idle, _wait, irq, softirq, steal = map(
-        int, path.read_text().split("\n", 1)[0].split()[1:9]
-    )
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    allowed = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    ticks = 0
+    for line in path.read_text().splitlines():
+        name, *counts = line.split()
+        if name in allowed:
+            user, nice, system, _idle, _wait, irq, softirq, steal = map(int, counts[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(*, peak: bool = False, reset: bool = False) -> float:
