@@ -18,7 +18,7 @@ from typing import Any
 
 from pallas_splat import engines
 
-from experiments.benchmarks import splat_cases, splat_process, splat_report
+from experiments.benchmarks import splat_cases, splat_process, splat_report, splat_worker
 from experiments.benchmarks.splat_cases import Case
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
@@ -116,9 +116,9 @@ def run(options, runnable, results: dict[str, Any], path: pathlib.Path) -> None:
             rows = []
             for engine, (python, environment) in runnable.items():
                 row = {**splat_report.describe_case(case), "engine": engine}
-                row |= hopeless(case, engine, results["rows"]) or splat_process.measure(
-                    python, engine, folder, environment["platform"], options
-                )
+                row |= hopeless(
+                    case, engine, results["rows"], options.timeout
+                ) or splat_process.measure(python, engine, folder, environment["platform"], options)
                 rows.append(row)
                 done += 1
                 gone = time.monotonic() - began
@@ -134,13 +134,24 @@ def run(options, runnable, results: dict[str, Any], path: pathlib.Path) -> None:
         splat_report.write(results, path)
 
 
-def hopeless(case: Case, engine: str, rows: list[dict[str, Any]]) -> dict[str, str] | None:
-    """Skip what is larger than something that the engine already failed at."""
+def hopeless(
+    case: Case, engine: str, rows: list[dict[str, Any]], timeout: float
+) -> dict[str, str] | None:
+    """Skip what is larger than something the engine failed at, or what would take too long.
+
+    The time is taken to grow as the number of Gaussians.
+    """
     for row in rows:
         smaller = Case(*(row[name] for name in ("scene", "gaussians", "pixels", "batch")))
-        failed = row["status"] in ("out of memory", "timed out")
-        if row["engine"] == engine and failed and smaller.at_most(case):
+        if row["engine"] != engine or not smaller.at_most(case):
+            continue
+        if row["status"] in ("out of memory", "timed out"):
             return {"status": "skipped", "message": f"{row['status']} at {smaller}"}
+        calls_ms = splat_worker.MIN_REPEATS * row.get("forward", {}).get("median_ms", 0)
+        seconds = calls_ms / 1e3 * case.gaussians / smaller.gaussians
+        if seconds > timeout:
+            message = f"would take more than {seconds:.0f} s, by {smaller}"
+            return {"status": "skipped", "message": message}
     return None
 
 

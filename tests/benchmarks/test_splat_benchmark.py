@@ -89,10 +89,16 @@ def test_a_machine_that_is_not_quiet_is_told():
 def test_larger_than_what_failed_is_skipped():
     rows = [row(status="timed out"), row("xla", forward=1.0)]
     larger = Case("avatar", 4000, 64, 1)
-    assert splat.hopeless(larger, "native", rows)
-    assert not splat.hopeless(larger, "xla", rows)
-    assert not splat.hopeless(Case("avatar", 4000, 32, 1), "native", rows)
-    assert not splat.hopeless(Case("clustered", 4000, 64, 1), "native", rows)
+    assert splat.hopeless(larger, "native", rows, 60)
+    assert not splat.hopeless(larger, "xla", rows, 60)
+    assert not splat.hopeless(Case("avatar", 4000, 32, 1), "native", rows, 60)
+    assert not splat.hopeless(Case("clustered", 4000, 64, 1), "native", rows, 60)
+
+
+def test_what_would_take_too_long_is_skipped():
+    rows = [row(forward=10_000.0)]
+    assert splat.hopeless(Case("avatar", 2500, 64, 1), "native", rows, 60)
+    assert not splat.hopeless(Case("avatar", 1500, 64, 1), "native", rows, 60)
 
 
 def test_calls_are_timed_until_it_is_enough():
