@@ -14,15 +14,18 @@ less the running sum, so no per-pixel state has to be stored. Every list entry w
 row exactly once; rows are then summed per Gaussian in a fixed order.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from pallas_splat import lanes as lanes_lib
 from pallas_splat.binning import Bins, Grid
 from pallas_splat.config import ALPHA_MAX, TRANSMITTANCE_MIN, Config
 from pallas_splat.lanes import ROW_ATTRIBUTES
-from pallas_splat.sorting import segment_sum
+from pallas_splat.sorting import segment_sum, vary_with
 
 _OPACITY_FLOOR = 1e-12  # only rows that contribute nothing have less
 
@@ -41,34 +44,46 @@ def composite_tiles(
     Returns:
         Weighted sums of the D attributes in the P pixels of each tile.
     """
-    dtype = table.dtype
-    x, y = lanes_lib.pixel_centres(grid, dtype)
-    n_channels = table.shape[1] - ROW_ATTRIBUTES
+    n_channels, n_pixels = table.shape[1] - ROW_ATTRIBUTES, grid.tile**2
 
-    def step(carry):
-        lanes, through, sums, out = carry
-        rows, _ = lanes_lib.fetch(table, lanes, bins, grid, config.chunk)
-        through, sums = _composite_chunk(rows, lanes_lib.alphas(rows, x, y), through, sums)
+    def draw(rows, alpha, through, sums, out, lanes, entry):
+        del entry
+        through, sums = _composite_chunk(rows, alpha, through, sums)
         # Unfinished lanes write too: their next write overwrites this one. Idle lanes share the
         # row past the last tile, which is dropped.
-        out = out.at[lanes.tile].set(sums, mode="promise_in_bounds")
-        finished = _finished(lanes, through, config.chunk)
-        lanes = lanes_lib.advance(lanes, bins, config.chunk, finished)
-        through = jnp.where(finished[:, None], 1, through)
-        sums = jnp.where(finished[:, None, None], 0, sums)
-        return lanes, through, sums, out
+        return through, sums, out.at[lanes.tile].set(sums, mode="promise_in_bounds")
 
-    *_, out = lax.while_loop(
-        lambda carry: jnp.any(carry[0].tile < grid.tiles),
-        step,
-        (
-            lanes_lib.start(bins, config.lanes),
-            jnp.ones((config.lanes, x.size), dtype),
-            jnp.zeros((config.lanes, n_channels, x.size), dtype),
-            jnp.zeros((grid.tiles + 1, n_channels, x.size), dtype),
-        ),
-    )
-    return out[: grid.tiles]
+    sums = jnp.zeros((config.lanes, n_channels, n_pixels), table.dtype)
+    out = jnp.zeros((grid.tiles + 1, n_channels, n_pixels), table.dtype)
+    return _work_off(draw, sums, out, table, bins, grid, config)[: grid.tiles]
+
+
+def median_tiles(
+    table: Float[Array, "N_plus_1 6"], bins: Bins, grid: Grid, config: Config
+) -> Int[Array, "tiles P"]:
+    """Find the row that takes each pixel's transmittance to one half or below, or -1.
+
+    Args:
+        table: rows (x, y, conic xx, xy, yy, opacity), the last one all zero.
+        bins: lists of rows per tile.
+        grid: the tiles.
+        config: number of lanes and size of chunks.
+    """
+    n_pixels = grid.tile**2
+
+    def draw(rows, alpha, through, found, out, lanes, entry):
+        del rows
+        for k in range(config.chunk):
+            behind = _behind(through, alpha[k])
+            halves = (through > 0.5) & (behind <= 0.5)
+            found = jnp.where(halves, entry[k][:, None], found)
+            through = jnp.where(behind > 0.5, behind, 0)
+        return through, found, out.at[lanes.tile].set(found, mode="promise_in_bounds")
+
+    found = jnp.full((config.lanes, n_pixels), -1, jnp.int32)
+    out = jnp.full((grid.tiles + 1, n_pixels), -1, jnp.int32)
+    entries = _work_off(draw, found, out, table, bins, grid, config)[: grid.tiles]
+    return jnp.where(entries >= 0, bins.ids[jnp.maximum(entries, 0)], -1)
 
 
 def composite_tiles_vjp(
@@ -95,36 +110,63 @@ def composite_tiles_vjp(
     total = jnp.sum(out * out_grad, axis=1, keepdims=True)
     upstream = jnp.pad(jnp.concatenate([out_grad, total], axis=1), ((0, 1), (0, 0), (0, 0)))
 
-    def step(carry):
-        lanes, through, running, entry_grads = carry
-        rows, entry = lanes_lib.fetch(table, lanes, bins, grid, config.chunk)
+    def draw(rows, alpha, through, running, entry_grads, lanes, entry):
         through, running, row_grads = _chunk_vjp(
-            rows, lanes_lib.alphas(rows, x, y), upstream[lanes.tile], through, running, x, y
+            rows, alpha, upstream[lanes.tile], through, running, x, y
         )
-        entry_grads = entry_grads.at[entry].set(row_grads, mode="promise_in_bounds")
-        finished = _finished(lanes, through, config.chunk)
-        lanes = lanes_lib.advance(lanes, bins, config.chunk, finished)
-        through = jnp.where(finished[:, None], 1, through)
-        running = jnp.where(finished[:, None], 0, running)
-        return lanes, through, running, entry_grads
+        return through, running, entry_grads.at[entry].set(row_grads, mode="promise_in_bounds")
 
-    *_, entry_grads = lax.while_loop(
-        lambda carry: jnp.any(carry[0].tile < grid.tiles),
-        step,
-        (
-            lanes_lib.start(bins, config.lanes),
-            jnp.ones((config.lanes, x.size), dtype),
-            jnp.zeros((config.lanes, x.size), dtype),
-            jnp.zeros((capacity + 1, table.shape[1]), dtype),
-        ),
-    )
+    running = jnp.zeros((config.lanes, x.size), dtype)
+    entry_grads = jnp.zeros((capacity + 1, table.shape[1]), dtype)
+    entry_grads = _work_off(draw, running, entry_grads, table, bins, grid, config)
     n = table.shape[0]
     used = jnp.arange(capacity, dtype=jnp.int32) < bins.starts[-1]
     return segment_sum(entry_grads[:capacity], jnp.where(used, bins.ids, n), n)
 
 
-def _finished(lanes: lanes_lib.Lanes, through, chunk: int):
-    return (lanes.position + chunk >= lanes.end) | (jnp.max(through, axis=1) == 0)
+def _work_off(
+    draw: Callable[..., Any],
+    state: Array,
+    out: Array,
+    table: Float[Array, "N_plus_1 R"],
+    bins: Bins,
+    grid: Grid,
+    config: Config,
+) -> Array:
+    """Draw the lists of all tiles.
+
+    Args:
+        draw: `(rows, alpha, transmittance, state, out, lanes, list entries)` of a chunk to
+            transmittance, state and out after it.
+        state: of each lane at the start of a tile.
+        out: what is written to.
+        table: rows, the last one all zero.
+        bins: lists of rows per tile.
+        grid: the tiles.
+        config: number of lanes and size of chunks.
+
+    Returns:
+        out.
+    """
+    x, y = lanes_lib.pixel_centres(grid, table.dtype)
+    fresh = state
+
+    def step(carry):
+        lanes, through, state, out = carry
+        rows, entry = lanes_lib.fetch(table, lanes, bins, grid, config.chunk)
+        alpha = lanes_lib.alphas(rows, x, y)
+        through, state, out = draw(rows, alpha, through, state, out, lanes, entry)
+        at_end = lanes.position + config.chunk >= lanes.end
+        finished = at_end | (jnp.max(through, axis=1) == 0)
+        lanes = lanes_lib.advance(lanes, bins, config.chunk, finished)
+        through = jnp.where(finished[:, None], 1, through)
+        state = jnp.where(finished.reshape(-1, *[1] * (state.ndim - 1)), fresh, state)
+        return lanes, through, state, out
+
+    through = jnp.ones((config.lanes, x.size), table.dtype)
+    initial = lanes_lib.start(bins, config.lanes), through, state, out
+    busy = lambda carry: jnp.any(carry[0].tile < grid.tiles)  # noqa: E731
+    return lax.while_loop(busy, step, vary_with(initial, (table, bins, out)))[-1]
 
 
 def _behind(through, alpha):

@@ -6,7 +6,9 @@ Elsewhere XLA's own sort is the better one. `lax.platform_dependent` picks when 
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
+
+from pallas_splat.linear import vary_together
 
 _LANES = 16
 _LANES_MANY_KEYS = 4  # beyond some 8k keys the histogram of 16 lanes outgrows the cache
@@ -44,12 +46,8 @@ def depth_order(depth: Float[Array, " N"]) -> Int[Array, " N"]:
         int32 indices.
     """
     if depth.dtype != jnp.float32:
-        return jnp.argsort(depth, stable=True).astype(jnp.int32)
-    return lax.platform_dependent(
-        depth,
-        cpu=_radix_order,
-        default=lambda depth: jnp.argsort(depth, stable=True).astype(jnp.int32),
-    )
+        return _library_order(depth)
+    return lax.platform_dependent(depth, cpu=_radix_order, default=_library_order)
 
 
 def exclusive_cumsum(x: Int[Array, " M"]) -> Int[Array, " M"]:
@@ -65,9 +63,8 @@ def exclusive_cumsum(x: Int[Array, " M"]) -> Int[Array, " M"]:
         running, out = carry
         return running + columns[i], lax.dynamic_update_index_in_dim(out, running, i, 0)
 
-    totals, within = lax.fori_loop(
-        0, _SCAN_BLOCK, step, (jnp.zeros(blocks, x.dtype), jnp.zeros_like(columns))
-    )
+    initial = jnp.zeros(blocks, x.dtype), jnp.zeros_like(columns)
+    totals, within = lax.fori_loop(0, _SCAN_BLOCK, step, vary_with(initial, x))
     before = jnp.cumsum(totals) - totals if blocks < 4096 else exclusive_cumsum(totals)
     return (within + before.astype(x.dtype)).T.reshape(-1)[:n]
 
@@ -95,6 +92,11 @@ def segment_sum(
     )
 
 
+def vary_with(initial: PyTree, arrays: PyTree) -> PyTree:
+    """Let a loop's first carry vary over the axes of a `shard_map` that the loop's arrays do."""
+    return vary_together((initial, arrays))[0]
+
+
 def _counting_sort(keys, n_keys: int):
     """Sort in lanes: each counts and then places a contiguous block of the input."""
     m = keys.shape[0]
@@ -114,15 +116,21 @@ def _counting_sort(keys, n_keys: int):
         )
         return next_free, lax.dynamic_update_index_in_dim(places, here, i, 0)
 
-    _, places = lax.fori_loop(0, length, place, (offsets, jnp.zeros((length, lanes), jnp.int32)))
+    initial = vary_with((offsets, jnp.zeros((length, lanes), jnp.int32)), keys)
+    _, places = lax.fori_loop(0, length, place, initial)
     sources = jnp.arange(lanes * length, dtype=jnp.int32).reshape(lanes, length).T
     order = jnp.zeros(lanes * length, jnp.int32)
     order = order.at[places].set(sources, unique_indices=True, mode="promise_in_bounds")
     return order[:m], offsets.reshape(n_keys + 1, lanes)[:, 0]
 
 
+def _library_order(keys):
+    # JAX (0.10) forgets that the order varies where the keys do.
+    return vary_with(jnp.argsort(keys, stable=True).astype(jnp.int32), keys)
+
+
 def _library_sort(keys, n_keys: int):
-    order = jnp.argsort(keys, stable=True).astype(jnp.int32)
+    order = _library_order(keys)
     edges = jnp.arange(n_keys + 1, dtype=jnp.int32)
     return order, jnp.searchsorted(keys[order], edges).astype(jnp.int32)
 
@@ -136,11 +144,13 @@ def _radix_order(depth):
         return order[_counting_sort(digit, 2**_DIGIT_BITS)[0]], None
 
     shifts = jnp.arange(0, 32, _DIGIT_BITS, dtype=jnp.int32)
-    return lax.scan(sort_digit, jnp.arange(depth.shape[0], dtype=jnp.int32), shifts)[0]
+    return lax.scan(sort_digit, vary_with(jnp.arange(len(depth), dtype=jnp.int32), depth), shifts)[
+        0
+    ]
 
 
 def _scan_segment_sum(rows, segments, n_segments: int):
-    order = jnp.argsort(segments, stable=True)
+    order = _library_order(segments)
     segments, rows = segments[order], rows[order]
     starts = jnp.concatenate([jnp.ones(1, bool), segments[1:] != segments[:-1]])
 

@@ -1,26 +1,27 @@
 """Backend "xla": tiles, in plain XLA, on any device and in float32 or float64.
 
-Projection is differentiated by JAX; listing and compositing form one primitive with its own VJP,
-so forward-mode differentiation and second derivatives are for backend "reference". Mapped over
-cameras or scenes, the primitive runs for one after the other, as each of them fills the device.
+Projection is differentiated by JAX. Compositing has its own gradient; its tangents are JAX's own,
+with the lists held constant, so that both modes of differentiation and second derivatives (forward
+over reverse) work. Mapped over cameras or scenes, lists and composites are made for one after the
+other, as each of them fills the device.
 """
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import sequential_vmap
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Shaped
 
 from pallas_splat.binning import Bins, Grid, bin_gaussians
-from pallas_splat.compositing import composite_tiles, composite_tiles_vjp
+from pallas_splat.compositing import composite_tiles, composite_tiles_vjp, median_tiles
 from pallas_splat.config import Config
+from pallas_splat.linear import two_way
 from pallas_splat.project import project, shape_rows
+from pallas_splat.sequential import one_by_one
 from pallas_splat.structs import Composite, Info, Projected
 
-__all__ = ["composite", "project"]
+__all__ = ["composite", "median", "project"]
 
 _TILES_PER_GAUSSIAN = 8
 _CAPACITY_MIN = 4096
@@ -45,63 +46,85 @@ def composite(
         width: of the image, pixels.
         height: of the image, pixels.
         config: sizes. Where more than `capacity` list entries are needed, the result and all
-            gradients are NaN. Capacity None stands for a few tiles per Gaussian.
+            its derivatives are NaN. Capacity None stands for a few tiles per Gaussian.
 
     Returns:
         The composited attributes.
     """
     table = jnp.concatenate([shape_rows(projected), values, jnp.ones_like(values[:, :1])], axis=1)
-    grid = Grid(width, height, config.tile)
-    capacity = config.capacity or max(_TILES_PER_GAUSSIAN * len(table), _CAPACITY_MIN)
-    sizes = _Sizes(grid, capacity, config)
-    rasterized: Any = _rasterize(table, lax.stop_gradient(projected), sizes)
-    out, info = rasterized
-    return Composite(out[..., :-1], out[..., -1], info)
+    sizes = _sizes(projected, width, height, config)
+    bins = _bins(projected, sizes)
+    tiles = _composite(sizes, table, bins)
+    return Composite(
+        values=_to_image(tiles[:, :-1], sizes.grid),
+        alpha=_to_image(tiles[:, -1:], sizes.grid)[..., 0],
+        info=Info(bins.total, jnp.full_like(bins.total, sizes.capacity), bins.overflow),
+    )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _rasterize(
-    table: Float[Array, "N R"], projected: Projected, sizes: _Sizes
-) -> tuple[Float[Array, "H W D"], Info]:
-    """List and composite. Only the table's gradient is defined; `projected` steers the lists."""
-    return _rasterize_fwd(table, projected, sizes)[0]
+def median(projected: Projected, width: int, height: int, config: Config) -> Int[Array, "H W"]:
+    """Find the Gaussian that takes each pixel's transmittance to one half or below, or -1.
+
+    The lists are those of `composite`, of which XLA makes only one copy. Where they do not fit,
+    the result means nothing.
+    """
+    sizes = _sizes(projected, width, height, config)
+
+    @one_by_one
+    def find(table, bins):
+        return median_tiles(_with_blank(table), bins, sizes.grid, config)
+
+    tiles = find(lax.stop_gradient(shape_rows(projected)), _bins(projected, sizes))
+    return _to_image(tiles[:, None], sizes.grid)[..., 0]
 
 
-def _rasterize_fwd(table, projected, sizes):
-    tiles, bins = _forward(sizes)(table, projected)
-    info = Info(bins.total, jnp.full_like(bins.total, sizes.capacity), bins.overflow)
-    return (_to_image(tiles, sizes.grid), info), (table, projected, bins, tiles)
+def _sizes(projected: Projected, width: int, height: int, config: Config) -> _Sizes:
+    room = max(_TILES_PER_GAUSSIAN * len(projected.x), _CAPACITY_MIN)
+    return _Sizes(Grid(width, height, config.tile), config.capacity or room, config)
 
 
-def _rasterize_bwd(sizes, residuals, cotangents):
-    table, projected, bins, tiles = residuals
-    tiles_grad = _to_tiles(cotangents[0], sizes.grid)
-    table_grad = _backward(sizes)(table, bins, tiles, tiles_grad)
-    return table_grad, jax.tree.map(jnp.zeros_like, projected)
+def _bins(projected: Projected, sizes: _Sizes) -> Bins:
+    @one_by_one
+    def make(projected):
+        return bin_gaussians(projected, sizes.grid, sizes.capacity)
+
+    return make(lax.stop_gradient(projected))
 
 
-_rasterize.defvjp(_rasterize_fwd, _rasterize_bwd)
-
-
-def _forward(sizes: _Sizes):
-    @sequential_vmap
-    def forward(table, projected):
-        bins = bin_gaussians(projected, sizes.grid, sizes.capacity)
+def _forward(sizes: _Sizes, table, bins: Bins):
+    @one_by_one
+    def forward(table, bins):
         tiles = composite_tiles(_with_blank(table), bins, sizes.grid, sizes.config)
-        return tiles * _poison(bins, table.dtype), bins
+        return tiles * _poison(bins, table.dtype)
 
-    return forward
+    tiles = forward(table, bins)
+    return tiles, (table, bins, tiles)
 
 
-def _backward(sizes: _Sizes):
-    @sequential_vmap
-    def backward(table, bins: Bins, tiles, tiles_grad):
+def _tangent(sizes: _Sizes, residuals, table_tangent):
+    @one_by_one
+    def tangent(table, bins, table_tangent):
+        def tiles(table):
+            return composite_tiles(_with_blank(table), bins, sizes.grid, sizes.config)
+
+        return jax.jvp(tiles, (table,), (table_tangent,))[1] * _poison(bins, table.dtype)
+
+    table, bins, _ = residuals
+    return tangent(table, bins, table_tangent)
+
+
+def _cotangent(sizes: _Sizes, residuals, tiles_grad):
+    @one_by_one
+    def cotangent(table, bins, tiles, tiles_grad):
         grad = composite_tiles_vjp(
             _with_blank(table), bins, tiles, tiles_grad, sizes.grid, sizes.config
         )
         return grad[:-1] * _poison(bins, table.dtype)
 
-    return backward
+    return cotangent(*residuals, tiles_grad)
+
+
+_composite = two_way(_forward, _tangent, _cotangent)
 
 
 def _poison(bins: Bins, dtype) -> Array:
@@ -114,16 +137,8 @@ def _with_blank(table):
     return jnp.pad(table, ((0, 1), (0, 0)))
 
 
-def _to_image(tiles: Float[Array, "tiles D P"], grid: Grid) -> Float[Array, "H W D"]:
+def _to_image(tiles: Shaped[Array, "tiles D P"], grid: Grid) -> Shaped[Array, "H W D"]:
     side = grid.tile
     image = tiles.reshape(grid.rows, grid.columns, -1, side, side).transpose(0, 3, 1, 4, 2)
     image = image.reshape(grid.rows * side, grid.columns * side, tiles.shape[1])
     return image[: grid.height, : grid.width]
-
-
-def _to_tiles(image: Float[Array, "H W D"], grid: Grid) -> Float[Array, "tiles D P"]:
-    side = grid.tile
-    bottom, right = grid.rows * side - grid.height, grid.columns * side - grid.width
-    image = jnp.pad(image, ((0, bottom), (0, right), (0, 0)))
-    tiles = image.reshape(grid.rows, side, grid.columns, side, -1).transpose(0, 2, 4, 1, 3)
-    return tiles.reshape(grid.tiles, image.shape[-1], side * side)
