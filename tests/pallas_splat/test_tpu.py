@@ -1,0 +1,39 @@
+"""The splatter compiles for a TPU; in a process of its own, as a plugin stays once loaded."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*arguments):
+    """Run the command for a small scene."""
+    command = [sys.executable, "-m", "experiments.benchmarks.compile", *arguments]
+    size = ["--gaussians", "200", "--size", "32"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run([*command, *size], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_compiles_for_a_tpu():
+    result = run("--platform", "tpu", "--topology", "v5e:2x2")
+    assert result.returncode == 0, result.stderr
+    assert "v5e:2x2 (TPU v5 lite)" in result.stdout
+    for name in ("forward, 1 device:", "forward+backward, 4 devices:"):
+        line = next(line for line in result.stdout.splitlines() if line.startswith(name))
+        assert "peak" in line and "Mflop" in line
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
+def test_says_that_libtpu_is_missing():
+    result = run("--platform", "tpu")
+    assert result.returncode == 1
+    assert result.stderr.startswith("libtpu is not installed") and result.stderr.count("\n") == 1
+
+
+def test_lowers_for_cuda():
+    result = run("--platform", "cuda")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("lowered only") == 2
