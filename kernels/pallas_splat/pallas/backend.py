@@ -51,15 +51,9 @@ def composite(
             program is lowered for anything but a GPU.
     """
     grid, lists = _lists(projected, width, height, config)
-    n, n_values = values.shape
-    groups = max(-(-n_values // _GROUP), 1)
-    group = -(-n_values // groups)
-    values = jnp.pad(values, ((0, 0), (0, groups * group - n_values)))
-    values = values.reshape(n, groups, group).transpose(1, 0, 2)
-    shapes = jnp.broadcast_to(shape_columns(projected), (groups, n, SHAPE_COLUMNS))
-    table = _aligned(jnp.concatenate([shapes, values], axis=2))
-    image = _composite(_Static(grid, group), table, lists)[..., :height, :width]
-    layers = image[:, :-1].reshape(groups * group, height, width)[:n_values]
+    table, channels = make_table(projected, values)
+    image = _composite(_Static(grid, channels), table, lists)[..., :height, :width]
+    layers = image[:, :-1].reshape(-1, height, width)[: values.shape[1]]
     capacity = jnp.full_like(lists.total, lists.capacity)
     info = Info(lists.total, capacity, lists.overflow)
     return Composite(jnp.moveaxis(layers, 0, -1), image[0, -1], info)
@@ -68,8 +62,31 @@ def composite(
 def median(projected: Projected, width: int, height: int, config: Config) -> Int[Array, "H W"]:
     """Find the Gaussian that takes each pixel's transmittance to one half or below, or -1."""
     grid, lists = _lists(projected, width, height, config)
-    table = _aligned(lax.stop_gradient(shape_columns(projected))[None])
+    table, _ = make_table(lax.stop_gradient(projected), jnp.zeros((len(projected.x), 0)))
     return median_tiles(table, lists, grid)[:height, :width]
+
+
+def make_table(
+    projected: Projected, values: Float[Array, "N D"]
+) -> tuple[Float[Array, "groups N R"], int]:
+    """Lay out the Gaussians as the kernels read them.
+
+    Args:
+        projected: 2D Gaussians.
+        values: what to composite; shared out evenly over groups.
+
+    Returns:
+        The table, see `tile`, and the number of values in each of its rows.
+    """
+    n, n_values = values.shape
+    groups = max(-(-n_values // _GROUP), 1)
+    channels = -(-n_values // groups)
+    values = jnp.pad(values, ((0, 0), (0, groups * channels - n_values)))
+    values = values.reshape(n, groups, channels).transpose(1, 0, 2)
+    shapes = jnp.broadcast_to(shape_columns(projected), (groups, n, SHAPE_COLUMNS))
+    columns = SHAPE_COLUMNS + channels
+    rest = jnp.zeros((groups, n, (1 << (columns - 1).bit_length()) - columns), jnp.float32)
+    return jnp.concatenate([shapes, values, rest], axis=2), channels
 
 
 def _lists(projected: Projected, width: int, height: int, config: Config) -> tuple[Grid, Lists]:
@@ -84,12 +101,6 @@ def _lists(projected: Projected, width: int, height: int, config: Config) -> tup
     grid = Grid(width, height, config.tile)
     room = max(_TILES_PER_GAUSSIAN * len(projected.x), _CAPACITY_MIN)
     return grid, list_gaussians(lax.stop_gradient(projected), grid, config.capacity or room)
-
-
-def _aligned(table: Float[Array, "groups N columns"]) -> Float[Array, "groups N R"]:
-    """Pad rows with zeros to a power of two."""
-    columns = table.shape[2]
-    return jnp.pad(table, ((0, 0), (0, 0), (0, (1 << (columns - 1).bit_length()) - columns)))
 
 
 def _forward(static: _Static, table, lists: Lists):
