@@ -34,8 +34,10 @@ def available() -> bool:
     """Return whether the kernels can run on JAX's default device or are being interpreted."""
     if _is_interpreted.value:
         return True
-    capability = getattr(jax.devices()[0], "compute_capability", "0.0")
-    return jax.default_backend() == "gpu" and float(capability) >= 8.0
+    if jax.default_backend() != "gpu":
+        return False
+    generation = jax.devices()[0].compute_capability.split(".")[0]  # "9" of NVIDIA's "9.0"
+    return generation.isdigit() and int(generation) >= 8
 
 
 def call(
