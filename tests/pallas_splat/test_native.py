@@ -50,7 +50,8 @@ def evaluate(scene, engine, threads=0):
 
     def loss(scene):
         options = {"threads": threads} if engine is native else {}
-        out = composite(*scene, engine, **options)
+        gaussians, camera = scene
+        out = composite(gaussians, camera, engine, **options)
         waves = jnp.sin(jnp.arange(out.values.size, dtype=out.values.dtype))
         total = jnp.sum(out.values * waves.reshape(out.values.shape))
         return total + jnp.sum(out.alpha * jnp.cos(out.values[..., 3])), (out.values, out.alpha)

@@ -1,8 +1,9 @@
 """Compile the C++ kernels once per machine and load them.
 
 The sources ship with the package and are compiled at first use, with the system's C++ compiler
-(`CXX`, else c++, g++ or clang++) against the headers of the installed jaxlib, in about ten
-seconds. The library is kept in the cache folder (`JAXAVATAR_CACHE`, else
+(`CXX`, else c++, g++ or clang++) against the headers of the installed jaxlib, in some
+fifteen seconds, for AVX-512, AVX2 and neither; the best of them that the machine has is taken when
+it runs. The library is kept in the cache folder (`JAXAVATAR_CACHE`, else
 `$XDG_CACHE_HOME/jaxavatar`, else `~/.cache/jaxavatar`) under a name that changes with the sources,
 the compiler, its flags and jaxlib.
 """
@@ -89,8 +90,9 @@ def _units() -> dict[str, tuple[str, ...]]:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return baseline | {f"{name}.o": (f"{name}.cc",) for name in operations}
     avx2 = {f"{name}_avx2.o": (f"{name}.cc", "-mavx2", "-mfma") for name in ("bands", "projection")}
-    flag = "-DSPLAT_WITH_AVX2"
-    return baseline | avx2 | {f"{name}.o": (f"{name}.cc", flag) for name in operations}
+    avx512 = {"bands_avx512.o": ("bands.cc", "-mavx512f", "-mavx512dq", "-mfma")}
+    flag = "-DSPLAT_WITH_AVX"
+    return baseline | avx2 | avx512 | {f"{name}.o": (f"{name}.cc", flag) for name in operations}
 
 
 def _fingerprint(compiler: tuple[str, ...]) -> str:

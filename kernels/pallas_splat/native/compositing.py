@@ -5,7 +5,10 @@ rows of pixels, a vector at a time; threads share the image in bands of rows. Th
 the same order with the part of <cotangent, result> that is still behind; the tangent replays it
 with dual numbers. Every band sums its gradients in rows of its own, which are then added in the
 order of the bands, so image and derivatives are bitwise the same from run to run and for any number
-of threads on one machine (CPUs with and without AVX2 differ by rounding).
+of threads on one machine (machines with other vector instructions differ by rounding).
+
+The working memory of the kernels, up to 128 MB, is kept between calls. On the way back every pair
+of a Gaussian and a band it touches takes 4 (6 + D) bytes.
 """
 
 from typing import NamedTuple

@@ -42,9 +42,19 @@ template <typename Visit, typename EndRow>
 inline void visit_pixels(const Splat& s, const Band& band, size_t row, Visit visit,
                          EndRow end_row) {
   const int y0 = s.y0 > band.y0 ? s.y0 : band.y0, y1 = s.y1 < band.y1 ? s.y1 : band.y1;
+  float* first = band.planes + (y0 - band.y0) * row - band.x0;
+  if (s.x1 - s.x0 <= kLanes) {  // One vector per row, whatever the ellipse covers of it.
+    const Floats dx = lane_numbers() + (static_cast<float>(s.x0) + 0.5f - s.u);
+    const Floats a_dx2 = s.a * dx * dx, b_dx = s.b * dx;
+    float dy = static_cast<float>(y0) + 0.5f - s.v;
+    for (int y = y0; y < y1; ++y, first += row, dy += 1.f) {
+      visit(Place{first + s.x0, s.x0, y, dx, dy, a_dx2 + dy * (b_dx + s.c * dy)});
+      end_row(dy);
+    }
+    return;
+  }
   Spans spans;
   find_spans(s, y0, y1, spans);
-  float* first = band.planes + (y0 - band.y0) * row - band.x0;
   for (int y = y0; y < y1; ++y, first += row) {
     const int begin = spans.begin[y - y0], end = spans.end[y - y0];
     if (begin >= end) continue;
@@ -88,12 +98,22 @@ inline float* wide_pixel(const Band& band, int x, int y, int lane) {
   return band.values + pixel * band.channels;
 }
 
+// Members are scattered over all splats: what comes a few of them later is fetched ahead of time.
+inline void prefetch_member(const Band& band, size_t i) {
+  constexpr size_t kAhead = 6;
+  if (i + kAhead >= band.member_count) return;
+  const size_t member = band.members[i + kAhead];
+  __builtin_prefetch(band.splats + member);
+  __builtin_prefetch(band.colors + member * band.channels);
+}
+
 // kStatic is the number of channels of a narrow kernel, or 0 for the wide one.
 template <int kStatic>
 void forward(const Band& band) {
   const int channels = kStatic ? kStatic : band.channels;
-  const size_t stride = band.stride, row = (1 + kStatic) * stride;
+  const size_t stride = band.stride, row = (2 + kStatic) * stride;
   for (size_t i = 0; i < band.member_count; ++i) {
+    prefetch_member(band, i);
     const uint32_t member = band.members[i];
     const Splat& s = band.splats[member];
     const float* color = band.colors + static_cast<size_t>(member) * channels;
@@ -105,9 +125,10 @@ void forward(const Band& band) {
       const Floats next = t - weight;
       weight = next > kTransmittanceMin ? weight : Floats{};
       store(at.p, next > kTransmittanceMin ? next : negative(t));
+      store(at.p + stride, load(at.p + stride) + weight);
       if constexpr (kStatic > 0) {
         for (int c = 0; c < kStatic; ++c) {
-          float* q = at.p + (1 + c) * stride;
+          float* q = at.p + (2 + c) * stride;
           store(q, load(q) + weight * color[c]);
         }
       } else {
@@ -130,6 +151,7 @@ void tangent(const Band& band, const float* motion) {
   const int channels = kStatic ? kStatic : band.channels;
   const size_t stride = band.stride, row = (2 + kStatic) * stride;
   for (size_t i = 0; i < band.member_count; ++i) {
+    prefetch_member(band, i);
     const size_t member = band.members[i];
     const Splat& s = band.splats[member];
     const float* color = band.colors + member * channels;
@@ -205,6 +227,7 @@ void backward(const Band& band, float* gradient_rows) {
   const int channels = kStatic ? kStatic : band.channels;
   const size_t stride = band.stride, row = (2 + kStatic) * stride;
   for (size_t i = 0; i < band.member_count; ++i) {
+    prefetch_member(band, i);
     const uint32_t member = band.members[i];
     const Splat& s = band.splats[member];
     const float* color = band.colors + static_cast<size_t>(member) * channels;
@@ -261,6 +284,7 @@ void backward(const Band& band, float* gradient_rows) {
 void median(const Band& band) {
   const size_t stride = band.stride, row = 2 * stride;
   for (size_t i = 0; i < band.member_count; ++i) {
+    prefetch_member(band, i);
     const Splat& s = band.splats[band.members[i]];
     const Floats opacity = broadcast(s.opacity);
     const Floats source = (Floats)(Ints{} + static_cast<int32_t>(s.source));
@@ -299,7 +323,9 @@ void backward_any(const Band& band, float* gradient_rows) {
 
 }  // namespace
 
-#ifdef __AVX2__
+#if defined(__AVX512F__)
+extern const BandKernels kAvx512Kernels = {forward_any, tangent_any, backward_any, median};
+#elif defined(__AVX2__)
 extern const BandKernels kAvx2Kernels = {forward_any, tangent_any, backward_any, median};
 #else
 extern const BandKernels kBaselineKernels = {forward_any, tangent_any, backward_any, median};

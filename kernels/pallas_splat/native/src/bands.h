@@ -12,7 +12,7 @@
 #include <cstdint>
 
 inline constexpr int kBandRows = 32;
-inline constexpr int kMaxLanes = 8;  // Padding that lets a kernel write one vector past a row.
+inline constexpr int kMaxLanes = 16;  // Padding that lets a kernel write one vector past a row.
 inline constexpr int kMoments = 6;   // Numbers that alpha depends on; one per channel follows.
 
 // The field's constants; build.py passes those of config.py.
@@ -49,7 +49,8 @@ struct Band {
 // Narrow kernels keep one plane per channel. Wide ones (`is_wide`) have none: they read and write
 // the caller's arrays, whose channels are side by side.
 struct BandKernels {
-  // Planes: transmittance | sums per channel. Wide: adds to `values`.
+  // Planes: transmittance, sum of weights (which one minus the transmittance would only give to
+  // few digits where it is small) | sums per channel. Wide: adds to `values`.
   void (*forward)(const Band& band);
   // Planes: transmittance, its tangent | tangents of the sums. Wide: adds those to `values`.
   // `motion` has a row per splat: the tangent of log alpha as a polynomial [1, dx, dy, dx^2,
@@ -67,6 +68,7 @@ struct BandKernels {
 inline constexpr bool is_wide(int channels) { return channels != 4 && channels != 7; }
 
 extern const BandKernels kBaselineKernels;
-#ifdef SPLAT_WITH_AVX2
+#ifdef SPLAT_WITH_AVX
 extern const BandKernels kAvx2Kernels;
+extern const BandKernels kAvx512Kernels;
 #endif

@@ -79,6 +79,19 @@ ffi::Error for_each_view(const Inputs& inputs, const Images& images, ffi::Thread
                        threads, job);
 }
 
+// XLA puts results and other temporary arrays into one block, which is new memory at every call
+// where it is large. With large pages for all that lies between two results, the block is filled
+// several times faster: the kernel then prepares few pages instead of many.
+void prefer_large_pages_between(Out& a, Out& b) {
+  const size_t begin_a = reinterpret_cast<size_t>(a->untyped_data());
+  const size_t begin_b = reinterpret_cast<size_t>(b->untyped_data());
+  const size_t begin = std::min(begin_a, begin_b);
+  const size_t end = std::max(begin_a + a->size_bytes(), begin_b + b->size_bytes());
+  constexpr size_t kOthers = 8;  // Farther apart, they are hardly of one block.
+  if (end - begin > kOthers * (a->size_bytes() + b->size_bytes())) return;
+  prefer_large_pages(reinterpret_cast<void*>(begin), end - begin);
+}
+
 #define SPLAT_INPUTS                                                                         \
   Array x, Array y, Array conic_xx, Array conic_xy, Array conic_yy, Array opacity, Array depth, \
       Array extent_x, Array extent_y, Mask visible, Array colors
@@ -86,6 +99,7 @@ ffi::Error for_each_view(const Inputs& inputs, const Images& images, ffi::Thread
   Inputs { x, y, conic_xx, conic_xy, conic_yy, opacity, depth, extent_x, extent_y, visible, colors }
 
 ffi::Error forward(ffi::ThreadPool pool, SPLAT_INPUTS, int64_t threads, Out values, Out alpha) {
+  prefer_large_pages_between(values, alpha);
   const auto job = [&](const View& view, Team& team, size_t, size_t pixel) {
     forward_view(view, team, values->typed_data() + pixel * view.channels,
                  alpha->typed_data() + pixel);

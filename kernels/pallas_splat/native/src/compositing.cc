@@ -1,15 +1,16 @@
 // Compositing of one view, band by band: sets up planes, runs the kernels, and moves the results.
 #include "compositing.h"
 
-#include <cmath>
-
 namespace {
 
 constexpr float kLn2 = 0.6931471805599453f;
 
 const BandKernels& kernels() {
-#ifdef SPLAT_WITH_AVX2
+#ifdef SPLAT_WITH_AVX
   static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  static const bool has_avx512 =
+      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+  if (has_avx2 && has_avx512) return kAvx512Kernels;
   if (has_avx2) return kAvx2Kernels;
 #endif
   return kBaselineKernels;
@@ -28,8 +29,8 @@ Scratch<float> start_planes(const Band& band, int planes) {
   return data;
 }
 
-// Planes with one per channel after the first few, unless the channels stay where they are.
-int plane_count(int first, int channels) { return is_wide(channels) ? first : first + channels; }
+// Two planes and one per channel, unless the channels stay where they are.
+int plane_count(int channels) { return is_wide(channels) ? 2 : 2 + channels; }
 
 // Calls job(band, planes) for all bands that have members and idle(first pixel, count) for the
 // pixels of the others.
@@ -61,13 +62,12 @@ void write_row(const Band& band, const float* planes, float* values) {
 }
 
 // Composites or their tangents: `run` fills the planes of a band, of which those after the first
-// `first` hold the channels; finish(plane, x) gives the number for `alpha`.
+// two hold the channels; finish(row of planes, band, column) gives the number for `alpha`.
 template <typename Run, typename Finish>
-void blend(const View& view, const Plan& plan, Team& team, int first, float* values, float* alpha,
-           const Run& run, const Finish& finish) {
-  const int planes = plane_count(first, view.channels);
+void blend(const View& view, const Plan& plan, Team& team, float* values, float* alpha, const Run& run,
+           const Finish& finish) {
+  const int planes = plane_count(view.channels);
   const size_t channels = view.channels;
-  prefer_large_pages(values, sizeof(float) * view.height * view.width * channels);
   const auto clear = [&](size_t pixel, size_t count) {
     std::fill_n(values + pixel * channels, count * channels, 0.f);
     std::fill_n(alpha + pixel, count, 0.f);
@@ -80,7 +80,7 @@ void blend(const View& view, const Plan& plan, Team& team, int first, float* val
     run(band);
     float *out = band.values, *out_alpha = alpha + pixel;
     for (int y = band.y0; y < band.y1; ++y) {
-      if (!is_wide(view.channels)) write_row(band, row + first * band.stride, out);
+      if (!is_wide(view.channels)) write_row(band, row + 2 * band.stride, out);
       std::fill_n(out_alpha, band.x0, 0.f);
       for (int x = band.x0; x < band.x1; ++x) out_alpha[x] = finish(row, band, x - band.x0);
       std::fill(out_alpha + band.x1, out_alpha + view.width, 0.f);
@@ -94,7 +94,7 @@ void blend(const View& view, const Plan& plan, Team& team, int first, float* val
 
 // Splits the cotangents into planes and starts the running sum of <cotangent, result>.
 void fill_backward_planes(const View& view, const Band& band, const Cotangents& at, float* row) {
-  const int channels = view.channels, planes = plane_count(2, channels);
+  const int channels = view.channels, planes = plane_count(channels);
   for (int y = band.y0; y < band.y1; ++y, row += static_cast<size_t>(planes) * band.stride) {
     const size_t pixel = static_cast<size_t>(y) * view.width + band.x0;
     const float* value = at.values + pixel * channels;
@@ -150,11 +150,10 @@ void set_motion(const Splat& s, const Shape<const float>& d, size_t channels, fl
 }  // namespace
 
 void forward_view(const View& view, Team& team, float* values, float* alpha) {
-  prefer_large_pages(alpha, sizeof(float) * view.height * view.width);
   const Plan plan = make_plan(view, team);
   blend(
-      view, plan, team, 1, values, alpha, [](const Band& band) { kernels().forward(band); },
-      [](const float* row, const Band&, int x) { return 1.f - std::fabs(row[x]); });
+      view, plan, team, values, alpha, [](const Band& band) { kernels().forward(band); },
+      [](const float* row, const Band& band, int x) { return row[band.stride + x]; });
 }
 
 void tangent_view(const View& view, Team& team, const Shape<const float>& d, float* d_values,
@@ -168,7 +167,7 @@ void tangent_view(const View& view, Team& team, const Shape<const float>& d, flo
     }
   });
   blend(
-      view, plan, team, 2, d_values, d_alpha,
+      view, plan, team, d_values, d_alpha,
       [&](const Band& band) { kernels().tangent(band, motion.data()); },
       [](const float* row, const Band& band, int x) { return -row[band.stride + x]; });
 }
@@ -202,7 +201,7 @@ void backward_view(const View& view, Team& team, const Cotangents& at, const Sha
     fill_backward_planes(view, band, at, planes);
     kernels().backward(band, rows.data());
   };
-  for_bands(view, plan, team, plane_count(2, view.channels), job, [](size_t, size_t) {});
+  for_bands(view, plan, team, plane_count(view.channels), job, [](size_t, size_t) {});
   for (float* p : {to.x, to.y, to.conic_xx, to.conic_xy, to.conic_yy, to.opacity}) {
     std::fill_n(p, view.count, 0.f);  // Gaussians without a splat.
   }

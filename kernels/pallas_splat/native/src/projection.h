@@ -27,6 +27,6 @@ struct Projection {
 using ProjectBackward = void(const Projection& p, size_t begin, size_t end, float* camera_sums);
 
 ProjectBackward project_backward_baseline;
-#ifdef SPLAT_WITH_AVX2
+#ifdef SPLAT_WITH_AVX
 ProjectBackward project_backward_avx2;
 #endif

@@ -19,7 +19,7 @@ constexpr size_t kPiece = 4096;  // Gaussians per parallel job.
 constexpr float kFrustumMargin = SPLAT_FRUSTUM_MARGIN;
 
 ProjectBackward* kernel() {
-#ifdef SPLAT_WITH_AVX2
+#ifdef SPLAT_WITH_AVX
   static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (has_avx2) return project_backward_avx2;
 #endif

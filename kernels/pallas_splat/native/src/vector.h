@@ -13,7 +13,9 @@
 
 namespace {
 
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
 constexpr int kLanes = 8;
 #else
 constexpr int kLanes = 4;
@@ -31,7 +33,18 @@ inline Floats lane_numbers() {
   return lanes;
 }
 
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+
+inline Floats load(const float* p) { return (Floats)_mm512_loadu_ps(p); }
+inline void store(int32_t* p, Ints x) { _mm512_storeu_si512(p, (__m512i)x); }
+inline void store(float* p, Floats x) { _mm512_storeu_ps(p, (__m512)x); }
+inline Floats larger(Floats x, Floats y) { return (Floats)_mm512_max_ps((__m512)x, (__m512)y); }
+inline Floats smaller(Floats x, Floats y) { return (Floats)_mm512_min_ps((__m512)x, (__m512)y); }
+inline Floats root(Floats x) { return (Floats)_mm512_sqrt_ps((__m512)x); }
+inline bool all_negative(Floats x) { return _mm512_movepi32_mask((__m512i)x) == 0xFFFF; }
+inline float sum(Floats x) { return _mm512_reduce_add_ps((__m512)x); }
+
+#elif defined(__AVX2__)
 
 inline Floats load(const float* p) { return (Floats)_mm256_loadu_ps(p); }
 inline void store(int32_t* p, Ints x) { _mm256_storeu_si256((__m256i*)p, (__m256i)x); }
