@@ -112,7 +112,7 @@ def declared(*groups: str) -> set[str]:
     [
         (("jaxavatar", "kernels"), ()),
         (("experiments",), ("demo", "plot", "peers")),
-        (("tests",), ("demo", "test")),
+        (("tests",), ("demo", "test", "peers")),
     ],
 )
 def test_every_import_is_declared(folders, groups):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pallas_splat import Config, estimate_capacity, render, workloads
+from pallas_splat import Config, available, estimate_capacity, render, workloads
 
 N, SIZE = 40, 32
 
@@ -77,3 +77,20 @@ def test_rejects_bad_arguments(scene):
         Config(low_pass=0.0)
     with pytest.raises(ValueError, match="capacity must be >= 1, got 0"):
         Config(capacity=0)
+
+
+@pytest.mark.parametrize("backend", ["xla", "native"])
+def test_gradient_of_what_mapped_cameras_share_is_the_sum_over_cameras(scene, backend):
+    if not available(backend):
+        pytest.skip(f"backend {backend} does not run on this machine")
+    gaussians, camera = scene
+    views = jnp.stack([camera.viewmat, camera.viewmat.at[0, 3].add(0.3)])
+
+    def loss(gaussians, viewmat):
+        view = dataclasses.replace(camera, viewmat=viewmat)
+        return jnp.sum(jnp.sin(render(gaussians, view, backend=backend).image))
+
+    together = jax.grad(lambda g: jnp.sum(jax.vmap(loss, (None, 0))(g, views)))(gaussians)
+    apart = [jax.grad(loss)(gaussians, view) for view in views]
+    for got, *parts in zip(*map(jax.tree.leaves, (together, *apart)), strict=True):
+        np.testing.assert_allclose(got, sum(parts), rtol=1e-4, atol=1e-5 * np.abs(sum(parts)).max())
