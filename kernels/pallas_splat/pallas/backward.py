@@ -7,7 +7,7 @@ With c_k the product of upstream gradient and attributes of Gaussian k and w_k i
 The lists are walked front to back again, and the sum behind k is the total, known from the image,
 less the running sum. Walking back to front from the final transmittance would need each pixel's
 last Gaussian stored, could not stop a tile early, and would divide T by every 1 - a on its way,
-down to 1/100 each; this way T is bit for bit that of the forward kernel.
+down to 1/100 each; this way T is computed as in the forward kernel.
 
 Every list entry writes its row of gradients once, to its slot; entries that are not drawn in
 their tile write zeros. Where a Gaussian's rows are summed, they are neighbours and come in a fixed
