@@ -62,8 +62,10 @@ def to_screen(
     slopes = [x * inverse_z, y * inverse_z]
     low, high = _slope_limits(camera)
     frozen = [jnp.clip(slopes[k], low[k], high[k]) for k in range(2)]
+    # A lens bends slopes; without one, focal lengths come first, as XLA:CPU is then faster.
+    per_slope = [f * inverse_z if camera.distortion is None else inverse_z for f in focal]
     jacobian = [
-        [inverse_z * (view[k][j] - frozen[k] * view[2][j]) for j in range(3)] for k in range(2)
+        [per_slope[k] * (view[k][j] - frozen[k] * view[2][j]) for j in range(3)] for k in range(2)
     ]
     unfolded = None
     if camera.distortion is not None:
@@ -72,10 +74,11 @@ def to_screen(
         slopes = _distort(slopes[0], slopes[1], camera.distortion)
         bend = _bend(frozen[0], frozen[1], camera.distortion)
         jacobian = [
-            [row[0] * a + row[1] * b for a, b in zip(*jacobian, strict=True)] for row in bend
+            [focal[k] * (bend[k][0] * a + bend[k][1] * b) for a, b in zip(*jacobian, strict=True)]
+            for k in range(2)
         ]
     pixels = [focal[k] * slopes[k] + centre[k] for k in range(2)]
-    return pixels, [[focal[k] * entry for entry in jacobian[k]] for k in range(2)], unfolded
+    return pixels, jacobian, unfolded
 
 
 def _slope_limits(camera: Camera) -> tuple[list[Array], list[Array]]:

@@ -107,12 +107,13 @@ def composite_tiles_vjp(
     dtype = table.dtype
     x, y = lanes_lib.pixel_centres(grid, dtype)
     capacity = bins.ids.shape[0]
-    total = jnp.sum(out * out_grad, axis=1, keepdims=True)
-    upstream = jnp.pad(jnp.concatenate([out_grad, total], axis=1), ((0, 1), (0, 0), (0, 0)))
+    total = jnp.sum(out * out_grad, axis=1)
 
     def draw(rows, alpha, through, running, entry_grads, lanes, entry):
+        # An idle lane's rows are blank, so it does not matter which tile's gradient it meets.
+        tile = jnp.minimum(lanes.tile, grid.tiles - 1)
         through, running, row_grads = _chunk_vjp(
-            rows, alpha, upstream[lanes.tile], through, running, x, y
+            rows, alpha, out_grad[tile], total[tile], through, running, x, y
         )
         return through, running, entry_grads.at[entry].set(row_grads, mode="promise_in_bounds")
 
@@ -186,9 +187,8 @@ def _composite_chunk(rows, alpha, through, sums):
     return chain[-1], sums
 
 
-def _chunk_vjp(rows, alpha, upstream, through, running, x, y):
-    """Gradient rows of a chunk. `upstream` holds D channels and the total of w_j c_j."""
-    upstream, total = upstream[:, :-1], upstream[:, -1]
+def _chunk_vjp(rows, alpha, upstream, total, through, running, x, y):
+    """Gradient rows of a chunk. `upstream` holds D channels, `total` the total of w_j c_j."""
     attributes = rows[..., ROW_ATTRIBUTES:]
     pull = jnp.zeros_like(alpha)
     for d in range(upstream.shape[1]):

@@ -54,10 +54,10 @@ def composite(
     table = jnp.concatenate([shape_rows(projected), values, jnp.ones_like(values[:, :1])], axis=1)
     sizes = _sizes(projected, width, height, config)
     bins = _bins(projected, sizes)
-    tiles = _composite(sizes, table, bins)
+    image = _to_image(_composite(sizes, table, bins), sizes.grid)
     return Composite(
-        values=_to_image(tiles[:, :-1], sizes.grid),
-        alpha=_to_image(tiles[:, -1:], sizes.grid)[..., 0],
+        values=image[..., :-1],
+        alpha=image[..., -1],
         info=Info(bins.total, jnp.full_like(bins.total, sizes.capacity), bins.overflow),
     )
 
