@@ -56,6 +56,7 @@ DEFAULT = (
     Case("clustered", 10_000, 256, 1),
     Case("avatar", 10_000, 512, 1),
     Case("clustered", 10_000, 512, 1),
+    Case("avatar", 10_000, 1024, 1),
     Case("avatar", 10_000, 256, 8),
     Case("avatar", 40_000, 512, 1),
     Case("clustered", 40_000, 512, 1),

@@ -25,9 +25,10 @@ class Config:
     Attributes:
         low_pass: variance added to both axes of every 2D Gaussian, pixels^2 (positive).
         antialias: scale each opacity so that the low-pass keeps the Gaussian's total weight.
-        capacity: room in the list of (Gaussian, tile) pairs of backend "xla"; None
+        capacity: room in the list of (Gaussian, tile) pairs of backends "xla" and "pallas"; None
             means 8 per Gaussian.
-        tile: side of the square tiles of backend "xla", pixels.
+        tile: side of the square tiles of backends "xla" and "pallas", pixels; a power of two for
+            the latter.
         lanes: tiles that backend "xla" composites side by side.
         chunk: Gaussians that backend "xla" composites per step in each lane.
 
