@@ -1,5 +1,7 @@
 """The plot of the splatter's benchmark: time against the number of Gaussians."""
 
+# pyright: reportMissingImports=false
+
 import pathlib
 from typing import Any
 
