@@ -97,7 +97,7 @@ def attempt(runner: Engine, options: argparse.Namespace) -> None:
     """Measure, and tell why where that fails."""
     try:
         measure(runner, options)
-    except Exception as error:
+    except Exception as error:  # whatever a peer raises becomes its row; others go on
         message = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         status = "out of memory" if out_of_memory(message) else "failed"
         tell({"status": status, "message": message})
