@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxavatar.errors import InputError
-from jaxavatar.weights.torch_names import ImportReport, Rule, SafetensorsFile, Skip, convert
+from jaxavatar.weights.tensor_file import SafetensorsFile
+from jaxavatar.weights.torch_names import ImportReport, Rule, Skip, convert
 
 LHM_LICENCE = "CC-BY-NC-4.0"
 

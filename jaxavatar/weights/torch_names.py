@@ -6,13 +6,11 @@ that are left out on purpose, that no rule knows, and parameters that the checkp
 
 import collections
 import dataclasses
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import safetensors
 
 from jaxavatar.errors import InputError
 
@@ -156,32 +154,3 @@ def _arranged(array: np.ndarray, kind: Kind) -> np.ndarray:
             while array.ndim > 1 and array.shape[0] == 1:
                 array = array[0]
     return array
-
-
-class SafetensorsFile(Mapping[str, np.ndarray]):
-    """The tensors of a safetensors file by name; each is read when it is asked for."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open a file.
-
-        Raises:
-            InputError: there is no such file, or it is not a safetensors file.
-        """
-        try:
-            self._file = safetensors.safe_open(path, framework="numpy")
-        except FileNotFoundError as error:
-            raise InputError(f"there is no checkpoint at {path}; name another file") from error
-        except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(
-                f"{path} is not a safetensors file ({error}); pickled checkpoints are not read"
-            ) from error
-        self._names = tuple(self._file.keys())
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

@@ -10,7 +10,7 @@ from jaxavatar.errors import InputError
 from jaxavatar.reconstruction.transformer import CONFIGS
 from jaxavatar.reconstruction.transformer.shapes import parameter_shapes
 from jaxavatar.weights.lhm_import import arrange_released, read_released
-from jaxavatar.weights.torch_names import SafetensorsFile
+from jaxavatar.weights.tensor_file import SafetensorsFile
 
 RELEASES = {"LHM-MINI": "mini", "LHM-500M": "500m", "LHM-1B": "1b"}
 PARAMETERS = {"mini": 442_314_510, "500m": 668_992_782, "1b": 1_424_587_022}
