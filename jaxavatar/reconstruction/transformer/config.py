@@ -25,6 +25,7 @@ class VitConfig:
         heads: attention heads.
         mean: subtracted from RGB in [0, 1].
         deviation: by which the difference is divided.
+        class_token: let a token without a place take part in attention; it is not among the output.
     """
 
     size: tuple[int, int]
@@ -35,6 +36,7 @@ class VitConfig:
     heads: int
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    class_token: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -78,9 +80,9 @@ class DinoConfig:
         return (self.size // self.patch) ** 2
 
 
-# Sapiens-1B's backbone as LHM uses it: 64 x 64 tokens of 1536 numbers.
+# Sapiens-1B's pretrained backbone as LHM uses it: 64 x 64 tokens of 1536 numbers.
 SAPIENS_1B = VitConfig(
-    (1024, 1024), 16, 0, 1536, 40, 24, (0.4844, 0.4570, 0.4062), (0.2295, 0.2236, 0.2256)
+    (1024, 1024), 16, 0, 1536, 40, 24, (0.4844, 0.4570, 0.4062), (0.2295, 0.2236, 0.2256), True
 )
 # HaMeR's backbone (Pavlakos et al., 2024): ViT-H on crops of 256 x 192, padded by two pixels.
 HAMER = VitConfig((256, 192), 16, 2, 1280, 32, 16)

@@ -83,9 +83,13 @@ class VisionTransformer(nn.Module):
             name="patches",
         )((image - mean) / deviation)
         x = tokens.reshape(image.shape[0], -1, config.width).astype(image.dtype)
-        places = (config.tokens, config.width)
-        x = x + self.param("positions", nn.initializers.normal(0.02), places)
+        small, extra = nn.initializers.normal(0.02), int(config.class_token)
+        if config.class_token:
+            first = self.param("class_token", small, (config.width,))
+            first = jnp.broadcast_to(first, (x.shape[0], 1, config.width)).astype(x.dtype)
+            x = jnp.concatenate([first, x], axis=1)
+        x = x + self.param("positions", small, (extra + config.tokens, config.width))
         block = nn.remat(Block) if self.remat else Block
         for layer in range(config.depth):
             x = block(config.heads, dtype=self.dtype, name=f"block{layer}")(x)
-        return LayerNorm(name="norm")(x)
+        return LayerNorm(name="norm")(x)[:, extra:]
