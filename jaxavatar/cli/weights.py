@@ -1,18 +1,24 @@
 """`jaxavatar weights`: the pretrained files."""
 
 import argparse
+import dataclasses
+import json
+import pathlib
 
 from jaxavatar import weights
 from jaxavatar.cli import common
+from jaxavatar.errors import InputError
+from jaxavatar.files import replacing
 
 
 def add_parser(commands: common.Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "weights",
-        help="list, fetch or verify the pretrained files",
+        help="list, fetch, verify or import pretrained files",
         description="List the pretrained files with their licences and sources, fetch them ahead"
-        " of use, or check the fetched ones against their hashes.",
+        " of use, check the fetched ones against their hashes, or turn released checkpoints of"
+        " others into parameters of the reconstruction transformer.",
     )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     shown = actions.add_parser("list", help="name, size, licence, whether fetched, source")
@@ -23,6 +29,40 @@ def add_parser(commands: common.Commands) -> None:
     verified = actions.add_parser("verify", help="check the SHA-256 of fetched files")
     verified.add_argument("names", nargs="*", metavar="NAME", help="default: all that are fetched")
     verified.set_defaults(run=_verify)
+    _add_import(actions)
+
+
+def _add_import(actions: common.Commands) -> None:
+    imported = actions.add_parser(
+        "import",
+        help="turn a released checkpoint into parameters of the transformer",
+        description="Read a safetensors file of LHM, DINOv2, HaMeR's or Sapiens's backbone and"
+        " write its parameters under our names; what became of every tensor is reported in a JSON"
+        " file beside the result. SMPL-X, MANO and other licensed arrays are left out.",
+    )
+    imported.add_argument("kind", choices=("lhm", "dinov2", "hamer", "sapiens"))
+    imported.add_argument("path", type=pathlib.Path, metavar="PATH", help="safetensors file")
+    imported.add_argument(
+        "--config",
+        choices=("mini", "500m", "1b", "hand++"),
+        help="the model to fill; default: that of --into",
+    )
+    imported.add_argument(
+        "--into",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="earlier import to add this one to; the same parameters are replaced",
+    )
+    imported.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE", help="result; default: that of --into"
+    )
+    imported.add_argument("--half", action="store_true", help="store float16")
+    imported.add_argument(
+        "--accept-licence",
+        action="store_true",
+        help="you have read the licence that the command prints, and accept it",
+    )
+    imported.set_defaults(run=_import)
 
 
 def _list(_: argparse.Namespace) -> None:
@@ -48,3 +88,33 @@ def _verify(arguments: argparse.Namespace) -> None:
         weights.verify(name)
         print(f"{name}: as expected")
     common.say([] if names else ["nothing is fetched yet"])
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from jaxavatar.weights.lhm_import import RELEASES
+
+    release = RELEASES[arguments.kind]
+    common.say([release.notice])
+    if release.consent and not arguments.accept_licence:
+        raise InputError(
+            f"{release.title} may not be used for everything; read its terms and add"
+            " --accept-licence if you agree to them"
+        )
+    out = arguments.out or arguments.into
+    if out is None:
+        raise InputError("there is no place for the result; name a file with --out")
+    common.check_writable(out)
+
+    from jaxavatar.reconstruction.transformer import CONFIGS
+    from jaxavatar.reconstruction.transformer.released import import_released
+
+    config = CONFIGS[arguments.config] if arguments.config else None
+    report = import_released(
+        arguments.path, arguments.kind, config, out, arguments.into, arguments.half
+    )
+    account = out.with_name(f"{out.stem}.{arguments.kind}.json")
+    origin = {"kind": arguments.kind, "file": str(arguments.path), "licence": release.notice}
+    with replacing(account) as temporary:
+        temporary.write_text(json.dumps(origin | dataclasses.asdict(report), indent=1) + "\n")
+    common.say([str(report), f"all names are in {account}"])
+    print(out)

@@ -3,18 +3,47 @@ r"""Released checkpoints of LHM and of its encoders, as parameters of our transf
 LHM's weights are CC BY-NC 4.0: not for commercial use. Its checkpoints carry about a gigabyte of
 buffers of SMPL-X, which has a licence of its own; they are left out. DINOv2's names are those of
 its authors' release, with or without LHM's prefix. HaMeR's backbone is ViTPose's ViT-H, whose
-unused class position is added to every patch's.
+unused class position is added to every patch's. Sapiens-1B is MMPretrain's vision transformer,
+pretrained as a masked autoencoder, whose decoder is left out.
+
+The names of LHM's tensors follow from its configurations, those of HaMeR and Sapiens from their
+published code; no file of theirs was at hand to be compared with.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from jaxavatar.errors import InputError
 from jaxavatar.weights.tensor_file import SafetensorsFile
-from jaxavatar.weights.torch_names import ImportReport, Rule, Skip, convert
+from jaxavatar.weights.torch_names import ImportReport, Kind, Rule, Skip, convert, plan
 
-LHM_LICENCE = "CC-BY-NC-4.0"
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """What is known of a release.
+
+    Attributes:
+        title: for the user.
+        licence: of the weights, as far as its pages state it.
+        page: where the terms are.
+        consent: whether the licence limits use, so that the user must accept it first.
+        rules: where its tensors go.
+        skips: what is left out.
+    """
+
+    title: str
+    licence: str
+    page: str
+    consent: bool
+    rules: tuple[Rule, ...]
+    skips: tuple[Skip, ...]
+
+    @property
+    def notice(self) -> str:
+        """One line about the licence."""
+        return f"{self.title}: {self.licence}; the terms are at {self.page}"
 
 
 def _dino(prefix: str, target: str) -> tuple[Rule, ...]:
@@ -32,14 +61,16 @@ def _dino(prefix: str, target: str) -> tuple[Rule, ...]:
     )
 
 
-def _vit_block(block: str, mine: str) -> tuple[Rule, ...]:
-    return (
-        Rule(rf"{block}norm1", f"{mine}attention_norm", "norm"),
-        Rule(rf"{block}attn\.qkv", f"{mine}qkv", "linear"),
-        Rule(rf"{block}attn\.proj", f"{mine}out", "linear"),
-        Rule(rf"{block}norm2", f"{mine}feed_forward_norm", "norm"),
-        Rule(rf"{block}mlp\.fc1", f"{mine}up", "linear"),
-        Rule(rf"{block}mlp\.fc2", f"{mine}down", "linear"),
+_TIMM = ("norm1", r"attn\.qkv", r"attn\.proj", "norm2", r"mlp\.fc1", r"mlp\.fc2")
+_MMPRETRAIN = ("ln1", *_TIMM[1:3], "ln2", r"ffn\.layers\.0\.0", r"ffn\.layers\.1")
+
+
+def _vit_block(block: str, mine: str, names: tuple[str, ...] = _TIMM) -> tuple[Rule, ...]:
+    targets = ("attention_norm", "qkv", "out", "feed_forward_norm", "up", "down")
+    kinds: tuple[Kind, ...] = ("norm", "linear", "linear", "norm", "linear", "linear")
+    return tuple(
+        Rule(block + name, mine + target, kind)
+        for name, target, kind in zip(names, targets, kinds, strict=True)
     )
 
 
@@ -110,12 +141,56 @@ HAMER_RULES = (
 HAMER_SKIPS = (
     Skip(r"mano\..*", "MANO, under its own licence"),
     Skip(r"(mano_head|discriminator)\..*", "the decoder of hand poses and its training"),
+    Skip("initialized", "a flag of its training"),
 )
 
-_TABLES = {
-    "lhm": (LHM_RULES, LHM_SKIPS),
-    "dinov2": (DINO_RULES, DINO_SKIPS),
-    "hamer": (HAMER_RULES, HAMER_SKIPS),
+SAPIENS_RULES = (
+    Rule(r"(?:backbone\.)?cls_token", "body_encoder/class_token", "tensor"),
+    Rule(r"(?:backbone\.)?pos_embed", "body_encoder/positions", "tensor"),
+    Rule(r"(?:backbone\.)?patch_embed\.projection", "body_encoder/patches", "conv"),
+    *_vit_block(r"(?:backbone\.)?layers\.(\d+)\.", r"body_encoder/block\1/", _MMPRETRAIN),
+    Rule(r"(?:backbone\.)?ln1", "body_encoder/norm", "norm"),
+)
+SAPIENS_SKIPS = (
+    Skip(r"(neck|head|decode_head)\..*", "a decoder, for pretraining or another task"),
+    Skip(r"data_preprocessor\..*", "constant, part of the configuration"),
+)
+
+RELEASES: dict[str, Release] = {
+    "lhm": Release(
+        "LHM",
+        "CC BY-NC 4.0, not for commercial use",
+        "https://github.com/aigc3d/LHM",
+        True,
+        LHM_RULES,
+        LHM_SKIPS,
+    ),
+    "dinov2": Release(
+        "DINOv2",
+        "Apache-2.0",
+        "https://github.com/facebookresearch/dinov2",
+        False,
+        DINO_RULES,
+        DINO_SKIPS,
+    ),
+    "hamer": Release(
+        "HaMeR",
+        "no licence of the weights themselves is known here, and the MANO model they were trained"
+        " with is not for commercial use",
+        "https://github.com/geopavlakos/hamer and https://mano.is.tue.mpg.de",
+        True,
+        HAMER_RULES,
+        HAMER_SKIPS,
+    ),
+    "sapiens": Release(
+        "Sapiens",
+        "first released under CC BY-NC 4.0, not for commercial use; later copies may carry a"
+        " licence of their own",
+        "https://github.com/facebookresearch/sapiens",
+        True,
+        SAPIENS_RULES,
+        SAPIENS_SKIPS,
+    ),
 }
 
 
@@ -126,7 +201,7 @@ def read_released(
 
     Args:
         path: safetensors file.
-        kind: "lhm", "dinov2" or "hamer".
+        kind: one of `RELEASES`.
         expected: shape of every parameter of the model by its path, joined by "/".
 
     Returns:
@@ -136,7 +211,8 @@ def read_released(
     Raises:
         InputError: no such file or kind, or a tensor of another shape than the model's.
     """
-    return arrange_released(SafetensorsFile(path), kind, expected)
+    file = SafetensorsFile(path)
+    return arrange_released({name: file.stored(name) for name in file}, kind, expected)
 
 
 def arrange_released(
@@ -147,7 +223,23 @@ def arrange_released(
     Raises:
         InputError: no such kind, or a tensor of another shape than the model's.
     """
-    if kind not in _TABLES:
-        raise InputError(f"unknown checkpoint {kind!r}; known are {', '.join(_TABLES)}")
-    rules, skips = _TABLES[kind]
-    return convert(tensors, rules, skips, expected)
+    release = _release(kind)
+    return convert(tensors, release.rules, release.skips, expected)
+
+
+def plan_released(
+    shapes: Mapping[str, tuple[int, ...]], kind: str, expected: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, tuple[str, Kind]], ImportReport]:
+    """Decide where the tensors of a release go, as `torch_names.plan`.
+
+    Raises:
+        InputError: no such kind, or a tensor of another shape than the model's.
+    """
+    release = _release(kind)
+    return plan(shapes, release.rules, release.skips, expected)
+
+
+def _release(kind: str) -> Release:
+    if kind not in RELEASES:
+        raise InputError(f"unknown checkpoint {kind!r}; known are {', '.join(RELEASES)}")
+    return RELEASES[kind]

@@ -22,6 +22,7 @@ _LEAVES = {
     "pointwise": {"weight": "kernel", "bias": "bias"},
     "norm": {"weight": "scale", "bias": "bias"},
 }
+_RANKS: dict[Kind, int] = {"linear": 2, "conv": 4, "pointwise": 4, "positions": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Rule:
         target: path of the parameter, joined by "/"; `\1` inserts a group of the pattern.
         kind: "linear", "conv" and "pointwise" (a convolution by single pixels that becomes a
             linear layer) turn weights around, "norm" renames them; "tensor" drops leading axes of
-            length 1; "positions" adds the first position, the class token's, to all others.
+            length 1 that are too many; "positions" adds the first position, the class token's,
+            to all others.
     """
 
     pattern: str
@@ -79,6 +81,53 @@ class ImportReport:
         )
 
 
+def plan(
+    shapes: Mapping[str, tuple[int, ...]],
+    rules: Sequence[Rule],
+    skips: Sequence[Skip],
+    expected: Mapping[str, tuple[int, ...]],
+) -> tuple[dict[str, tuple[str, Kind]], ImportReport]:
+    """Decide where a checkpoint's tensors go, by their names and shapes.
+
+    Args:
+        shapes: of the tensors by name.
+        rules: where tensors go; the first that fits decides.
+        skips: what is left out; asked before the rules.
+        expected: shape of every parameter of the model by its path, joined by "/".
+
+    Returns:
+        For every parameter that is found the tensor's name and how `arrange` turns it; the report.
+
+    Raises:
+        InputError: a tensor does not have the parameter's shape, or two claim one parameter.
+    """
+    used, skipped, unknown = {}, {}, []
+    sources: dict[str, tuple[str, Kind]] = {}
+    for name, shape in shapes.items():
+        reason = next((skip.reason for skip in skips if re.fullmatch(skip.pattern, name)), None)
+        if reason is not None:
+            skipped[name] = reason
+            continue
+        placed = place(name, rules)
+        if placed is None or placed[0] not in expected:
+            unknown.append(name)
+            continue
+        path, kind = placed
+        if path in sources:
+            raise InputError(
+                f"{name} and {sources[path][0]} both become {path}; remove one from the checkpoint"
+            )
+        if _shape(shape, kind, len(expected[path])) != tuple(expected[path]):
+            raise InputError(
+                f"{name} of shape {tuple(shape)} cannot become {path} of shape"
+                f" {tuple(expected[path])}; choose the configuration that belongs to the checkpoint"
+            )
+        used[name] = path
+        sources[path] = name, kind
+    missing = tuple(sorted(set(expected) - set(sources)))
+    return sources, ImportReport(used, skipped, tuple(unknown), missing)
+
+
 def convert(
     tensors: Mapping[str, Any],
     rules: Sequence[Rule],
@@ -88,43 +137,28 @@ def convert(
     """Arrange a checkpoint's tensors as parameters.
 
     Args:
-        tensors: arrays by name; only those that are used are read.
-        rules: where tensors go; the first that fits decides.
-        skips: what is left out; asked before the rules.
-        expected: shape of every parameter of the model by its path, joined by "/".
+        tensors: arrays, or what becomes one, by name; only those that are used are read.
+        rules: as for `plan`, like the others.
+        skips: what is left out.
+        expected: shapes of the model's parameters.
 
     Returns:
         Nested dict of the parameters that were found (views of the arrays where possible), and
         the report.
 
     Raises:
-        InputError: a tensor does not have the parameter's shape.
+        InputError: as `plan`.
     """
-    used, skipped, unknown = {}, {}, []
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    sources, report = plan(shapes, rules, skips, expected)
     params: dict[str, Any] = {}
-    for name in tensors:
-        reason = next((skip.reason for skip in skips if re.fullmatch(skip.pattern, name)), None)
-        if reason is not None:
-            skipped[name] = reason
-            continue
-        path, kind = place(name, rules) or ("", None)
-        if kind is None or path not in expected:
-            unknown.append(name)
-            continue
-        array = _arranged(np.asarray(tensors[name]), kind)
-        if array.shape != tuple(expected[path]):
-            raise InputError(
-                f"{name} becomes {path} of shape {array.shape}, the model has {expected[path]};"
-                " choose the configuration that belongs to the checkpoint"
-            )
-        used[name] = path
+    for path, (name, kind) in sources.items():
         *folders, leaf = path.split("/")
         folder = params
         for part in folders:
             folder = folder.setdefault(part, {})
-        folder[leaf] = array
-    missing = tuple(sorted(set(expected) - set(used.values())))
-    return params, ImportReport(used, skipped, tuple(unknown), missing)
+        folder[leaf] = arrange(np.asarray(tensors[name]), kind, len(expected[path]))
+    return params, report
 
 
 def place(name: str, rules: Sequence[Rule]) -> tuple[str, Kind] | None:
@@ -140,7 +174,26 @@ def place(name: str, rules: Sequence[Rule]) -> tuple[str, Kind] | None:
     return None
 
 
-def _arranged(array: np.ndarray, kind: Kind) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Arranged:
+    """A parameter whose tensor is read, and turned around, when NumPy asks for it.
+
+    Attributes:
+        tensor: what becomes an array.
+        kind: how it is turned.
+        shape: of the parameter.
+    """
+
+    tensor: Any
+    kind: Kind
+    shape: tuple[int, ...]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(arrange(np.asarray(self.tensor), self.kind, len(self.shape)), dtype)
+
+
+def arrange(array: np.ndarray, kind: Kind, rank: int) -> np.ndarray:
+    """Turn a tensor around, as its kind asks (see `Rule`), for a parameter of `rank` axes."""
     match kind:
         case "linear":
             return array.T
@@ -151,6 +204,17 @@ def _arranged(array: np.ndarray, kind: Kind) -> np.ndarray:
         case "positions":
             return array[0, 1:] + array[0, :1]
         case "tensor":
-            while array.ndim > 1 and array.shape[0] == 1:
+            while array.ndim > rank and array.shape[0] == 1:
                 array = array[0]
     return array
+
+
+def _shape(shape: Sequence[int], kind: Kind, rank: int) -> tuple[int, ...] | None:
+    """Return the shape after `arrange`; None when no such tensor can be arranged."""
+    if kind in _RANKS and len(shape) != _RANKS[kind]:
+        return None
+    if kind == "pointwise" and tuple(shape[2:]) != (1, 1):
+        return None
+    if kind == "positions" and (shape[0] != 1 or shape[1] < 2):
+        return None
+    return arrange(np.broadcast_to(np.int8(0), shape), kind, rank).shape

@@ -173,6 +173,36 @@ def test_vision_transformer_matches_numpy(oracle, imported):
     np.testing.assert_allclose(apply(module, variables, rows)[0], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_class_token_takes_part_in_attention(oracle, imported):
+    """Under the names of MMPretrain, as Sapiens was pretrained."""
+    config = VitConfig((16, 24), 8, 0, 12, 2, 3, class_token=True)
+    rng = np.random.default_rng(7)
+    extra = {"pos_embed": (1, 7, 12), "cls_token": (1, 1, 12)}
+    extra |= {"patch_embed.projection.weight": (12, 3, 8, 8), "patch_embed.projection.bias": (12,)}
+    extra |= {"ln1.weight": (12,), "ln1.bias": (12,)}
+    w = oracle.random_weights(rng, vit_shapes(12, 2, extra))
+    image = rng.uniform(size=(16, 24, 3))
+    module, rows = VisionTransformer(config), jnp.asarray(image[None], jnp.float32)
+    other = {"norm": "ln", "mlp.fc1": "ffn.layers.0.0", "mlp.fc2": "ffn.layers.1"}
+    named = {}
+    for name, tensor in w.items():
+        for ours, theirs in ({"blocks.": "layers."} | other).items():
+            name = name.replace(ours, theirs)
+        named[name] = tensor
+    variables = imported(float32(named), "backbone.", "body_encoder/", module, rows, kind="sapiens")
+    x = oracle.patches(
+        w["patch_embed.projection.weight"],
+        w["patch_embed.projection.bias"],
+        (image - config.mean) / config.deviation,
+        8,
+    )
+    x = np.concatenate([w["cls_token"][0], x]) + w["pos_embed"][0]
+    for layer in range(2):
+        x = oracle.vit_block(oracle.part(w, f"blocks.{layer}."), x, 3)
+    expected = oracle.affine_norm(w, "ln1", x)[1:]
+    np.testing.assert_allclose(apply(module, variables, rows)[0], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_dinov2_matches_numpy(oracle, imported):
     """At the size of the trained positions, where they need no resizing."""
     config = DinoConfig(28, 14, 12, 2, 3, 2, 2, (0, 1))
