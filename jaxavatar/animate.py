@@ -2,11 +2,14 @@
 
     encode (once per avatar) -> track (speech to motion) -> deform (per frame) -> render (per frame)
 
+Between `track` and `deform_frames`, `follow` lets the body follow a given motion instead.
+
 Training differentiates these functions, the command line calls them, and the procedural teacher
 shares the posing; there is no second copy. `animate` is the whole chain for one clip; module
 `stream` runs it in chunks, for speech of any length. `params` is what `Driver.init` returns.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -30,6 +33,9 @@ from jaxavatar.deformer import (
 from jaxavatar.structs import Avatar, BodyPose, Drive, Frames
 
 Params = dict[str, Any]
+
+BODY_JOINTS = body.JOINTS.index("jaw")
+"""Pelvis, legs, spine, neck, head and arms down to the wrists: the joints before the jaw."""
 
 
 @flax.struct.dataclass
@@ -57,6 +63,38 @@ def track(
 ) -> tuple[Motion, Float[Array, "M S"]]:
     """Turn a stretch of speech into motion; return it and the state after its last frame."""
     return _apply(driver, params, "track", code, window, state)
+
+
+def delta_transforms(avatar: Avatar, deltas: BodyPose) -> Float[Array, "*T J 7"]:
+    """Return the T_m of explicit rotations and translations: what `track` predicts.
+
+    Args:
+        avatar: whom to pose.
+        deltas: one pose or a clip, relative to `avatar.rest`, as `pose_avatar` takes it; its
+            expression is not used.
+
+    Returns:
+        Parameters of jaxlie.SE3, as in `Motion.transforms`.
+    """
+    turned = jaxlie.SO3.exp(deltas.rotations)
+    # The pelvis moves in the world: seen from its rest frame, that is turned back.
+    back = jaxlie.SO3.exp(avatar.rest.rotations[0]).inverse().as_matrix()
+    shift = jnp.einsum(
+        "ab,...b->...a", back, deltas.translation, precision=jax.lax.Precision.HIGHEST
+    )
+    translations = jnp.zeros_like(deltas.rotations).at[..., 0, :].set(shift)
+    return jaxlie.SE3.from_rotation_and_translation(turned, translations).wxyz_xyz
+
+
+def follow(motion: Motion, transforms: Float[Array, "T b 7"]) -> Motion:
+    """Let the first `b` joints follow given transforms, the others stay with the speech.
+
+    Args:
+        motion: T frames, from `track`.
+        transforms: T_m of the first `BODY_JOINTS` joints, from `delta_transforms`.
+    """
+    kept = motion.transforms[:, transforms.shape[1] :]
+    return dataclasses.replace(motion, transforms=jnp.concatenate([transforms, kept], axis=1))
 
 
 def deform_frames(
@@ -150,7 +188,8 @@ def pose_avatar(avatar: Avatar, deltas: BodyPose) -> Gaussians:
     def frame(delta: BodyPose) -> Gaussians:
         face = jnp.einsum("nek,e->nk", avatar.face_units, delta.expression)
         points = avatar.means.at[: avatar.n_face].add(face)
-        means, linear = body.skin(points, avatar.weights, _delta_transforms(avatar, delta))
+        transforms = _transforms(avatar, jaxlie.SE3(delta_transforms(avatar, delta)))
+        means, linear = body.skin(points, avatar.weights, transforms)
         return _gaussians(avatar, means, linear, avatar.opacities, avatar.colors)
 
     return jax.lax.map(frame, deltas)
@@ -161,7 +200,8 @@ def pose_points(avatar: Avatar, deltas: BodyPose, index: Int[Array, " K"]) -> Fl
     points = avatar.means[index] + face_shift(avatar, deltas.expression, index)
 
     def frame(points: Float[Array, "K 3"], delta: BodyPose) -> Float[Array, "K 3"]:
-        return body.skin(points, avatar.weights[index], _delta_transforms(avatar, delta))[0]
+        transforms = _transforms(avatar, jaxlie.SE3(delta_transforms(avatar, delta)))
+        return body.skin(points, avatar.weights[index], transforms)[0]
 
     return jax.vmap(frame)(points, deltas)
 
@@ -265,12 +305,6 @@ def _transforms(avatar: Avatar, motion: jaxlie.SE3) -> Float[Array, "J 3 4"]:
     """Compose the rest pose with the motion of each joint; return what skinning blends."""
     rest = body.local_transforms(avatar.rest.rotations, avatar.rest.translation)
     return body.skinning_transforms(avatar.joints, rest @ motion, body.PARENTS)
-
-
-def _delta_transforms(avatar: Avatar, delta: BodyPose) -> Float[Array, "J 3 4"]:
-    """Compose the rest pose with the rotations and the translation of one `pose_avatar` frame."""
-    local = jaxlie.SE3.from_rotation(jaxlie.SO3.exp(delta.rotations))
-    return _transforms(avatar, local).at[:, :, 3].add(delta.translation)
 
 
 def _gaussians(

@@ -3,15 +3,27 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 from pallas_splat import Camera, Config, Gaussians, Rendered
 
-from jaxavatar.animate import Params, deform_frames, encode, render_with_info, track
-from jaxavatar.deformer import AvatarCode, Driver, Window, chunk, initial_state
-from jaxavatar.structs import Avatar, Drive, Frames
+from jaxavatar.animate import (
+    Params,
+    deform_frames,
+    deform_points,
+    encode,
+    follow,
+    pose_avatar,
+    render_with_info,
+    track,
+)
+from jaxavatar.deformer import AvatarCode, Driver, Motion, Window, chunk, initial_state
+from jaxavatar.structs import Avatar, BodyPose, Drive, Frames
+
+_Clip = TypeVar("_Clip")
 
 
 def stream(
@@ -24,6 +36,7 @@ def stream(
     frames: int = 25,
     backend: str | None = None,
     config: Config | None = None,
+    body: Float[Array, "T b 7"] | None = None,
 ) -> Iterator[Frames]:
     """Yield what `animate.animate` returns in chunks of `frames` frames, the last one shorter.
 
@@ -42,23 +55,100 @@ def stream(
         frames: length of a chunk.
         backend: of the splatter.
         config: of the splatter.
+        body: transforms that the body follows instead of the speech, see `animate.follow`.
 
     Raises:
         ValueError: there are neither one nor T cameras, or the chunk is too long (see
             `deformer.chunk`).
     """
-    drive = jax.device_get(drive)
     total = drive.audio.shape[0]
-    cameras = _per_frame(camera, total)
+    posed = _speaking(driver, params, avatar, drive, frames, body)
+    return _rendered(posed, total, camera, background, frames, backend, config)
+
+
+def stream_poses(
+    avatar: Avatar,
+    deltas: BodyPose,
+    camera: Camera,
+    background: Float[Array, "#H #W 3"] | Float[Array, " 3"],
+    frames: int = 25,
+    backend: str | None = None,
+    config: Config | None = None,
+) -> Iterator[Frames]:
+    """Yield renderings of `animate.pose_avatar` in chunks; arguments and result as for `stream`.
+
+    Args:
+        avatar: whom to pose.
+        deltas: T frames relative to the rest pose.
+        camera: one for all frames, or one per frame.
+        background: a colour or a picture, [0, 1].
+        frames: length of a chunk.
+        backend: of the splatter.
+        config: of the splatter.
+
+    Raises:
+        ValueError: there are neither one nor T cameras.
+    """
+    deltas = jax.device_get(deltas)
+    total = len(deltas.rotations)
+    posed = (_pose_chunk(avatar, _rows(deltas, start, frames)) for start in range(0, total, frames))
+    return _rendered(posed, total, camera, background, frames, backend, config)
+
+
+def stream_motion(
+    driver: Driver, params: Params, avatar: Avatar, drive: Drive, frames: int = 25
+) -> Iterator[tuple[Float[np.ndarray, "t M 7"], Float[np.ndarray, "t K 3"]]]:
+    """Yield what the driver does, in chunks of `frames` frames, the last one shorter.
+
+    Returns:
+        T_{m,t} relative to the rest pose, as in `Motion.transforms`, and the posed centres of
+        `avatar.landmarks`, world metres.
+    """
+    total = drive.audio.shape[0]
     code = _encode(driver, params, avatar)
     state = initial_state(driver.config)
-    config = Config() if config is None else config
+    drive = jax.device_get(drive)
     for start in range(0, total, frames):
         window = chunk(drive, start, frames, driver.config.halo)
-        posed, state = _deform_chunk(driver, params, avatar, code, window, state)
-        # Past the end, the last camera sees the frames that are dropped below.
-        rows = np.minimum(start + np.arange(frames), total - 1)
-        seen = jax.tree.map(lambda leaf, rows=rows: leaf[rows], cameras)
+        motion, points, state = _track_chunk(driver, params, avatar, code, window, state)
+        left = total - start
+        yield np.asarray(motion.transforms[:left]), np.asarray(points[:left])
+
+
+def _speaking(
+    driver: Driver,
+    params: Params,
+    avatar: Avatar,
+    drive: Drive,
+    frames: int,
+    body: Float[Array, "T b 7"] | None,
+) -> Iterator[Gaussians]:
+    """Yield the posed Gaussians of chunks of full length; what is past the end is meaningless."""
+    drive = jax.device_get(drive)
+    body = jax.device_get(body)
+    code = _encode(driver, params, avatar)
+    state = initial_state(driver.config)
+    for start in range(0, drive.audio.shape[0], frames):
+        window = chunk(drive, start, frames, driver.config.halo)
+        followed = None if body is None else _rows(body, start, frames)
+        posed, state = _deform_chunk(driver, params, avatar, code, window, state, followed)
+        yield posed
+
+
+def _rendered(
+    chunks: Iterator[Gaussians],
+    total: int,
+    camera: Camera,
+    background: Float[Array, "#H #W 3"] | Float[Array, " 3"],
+    frames: int,
+    backend: str | None,
+    config: Config | None,
+) -> Iterator[Frames]:
+    """Render chunks of posed Gaussians, `frames` in each; drop what is past the end."""
+    cameras = _per_frame(camera, total)
+    config = Config() if config is None else config
+    for start, posed in zip(range(0, total, frames), chunks, strict=True):
+        seen = _rows(cameras, start, frames)
         rendered = _render_chunk(posed, seen, background, backend, config)
         if rendered.info.overflow.any():
             needed = int(1.25 * rendered.info.intersections.max())
@@ -66,6 +156,13 @@ def stream(
             rendered = _render_chunk(posed, seen, background, backend, config)
         left = total - start
         yield Frames(images=rendered.image[:left], alpha=rendered.alpha[:left])
+
+
+def _rows(clip: _Clip, start: int, frames: int) -> _Clip:
+    """Cut frames out of numpy arrays with a leading axis T; past the end, the last one repeats."""
+    return jax.tree.map(
+        lambda leaf: leaf[np.minimum(start + np.arange(frames), len(leaf) - 1)], clip
+    )
 
 
 def _per_frame(camera: Camera, total: int) -> Camera:
@@ -89,9 +186,28 @@ def _deform_chunk(
     code: AvatarCode,
     window: Window,
     state: Float[Array, "M S"],
+    body: Float[Array, "t b 7"] | None,
 ) -> tuple[Gaussians, Float[Array, "M S"]]:
     motion, state = track(driver, params, code, window, state)
+    motion = motion if body is None else follow(motion, body)
     return deform_frames(driver, params, avatar, code, motion).gaussians, state
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _track_chunk(
+    driver: Driver,
+    params: Params,
+    avatar: Avatar,
+    code: AvatarCode,
+    window: Window,
+    state: Float[Array, "M S"],
+) -> tuple[Motion, Float[Array, "t K 3"], Float[Array, "M S"]]:
+    motion, state = track(driver, params, code, window, state)
+    points, _ = deform_points(driver, params, avatar, code, motion, avatar.landmarks)
+    return motion, points, state
+
+
+_pose_chunk = jax.jit(pose_avatar)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

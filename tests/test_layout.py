@@ -22,7 +22,7 @@ ROWS = (
     {"structs", "files"},
     {"weights"},
     {"body", "perception", "speech", "photo", "avatar_file", "views"},
-    {"reconstruction", "deformer", "drive"},
+    {"reconstruction", "deformer", "drive", "motion"},
     {"animate"},
     {"stream", "losses", "metrics", "teachers", "export", "preview"},
     {"data"},

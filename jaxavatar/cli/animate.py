@@ -1,4 +1,4 @@
-"""`jaxavatar animate`: an avatar and a voice to a video."""
+"""`jaxavatar animate`: an avatar and a voice, a motion or both to a video."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from jaxavatar.cli import common
 from jaxavatar.errors import InputError
 
 if typing.TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
-    from jaxtyping import Float
+    from jaxtyping import Array, Float
+    from pallas_splat import Camera
 
     from jaxavatar.deformer import DriverConfig
-    from jaxavatar.structs import Avatar
+    from jaxavatar.motion import MotionClip
+    from jaxavatar.structs import Avatar, BodyPose, Drive, Frames
 
     Background = Float[np.ndarray, "H W 3"] | Float[np.ndarray, " 3"]  # sRGB in [0, 1]
 
@@ -24,28 +28,39 @@ def add_parser(commands: common.Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "animate",
-        help="let an avatar speak, as a video",
-        description="Let an avatar speak, and write an MP4 video with sound.",
+        help="let an avatar speak or move, as a video",
+        description="Let an avatar speak, follow a recorded motion, or both (the body from the"
+        " motion, face and hands from the speech), and write an MP4 video.",
     )
     parser.add_argument("avatar", type=pathlib.Path, metavar="AVATAR")
     parser.add_argument(
         "--out", type=pathlib.Path, required=True, metavar="MP4", help="the video to write"
     )
-    add_options(parser)
-    parser.set_defaults(run=run)
+    add_options(parser, required=False)
+    parser.set_defaults(run=run, refuse=parser.error)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of speaking and watching."""
-    group = parser.add_argument_group("speaking")
-    speech = group.add_mutually_exclusive_group(required=True)
-    speech.add_argument(
-        "--speech", type=pathlib.Path, metavar="FILE", help="recorded speech (WAV, MP3, M4A ...)"
-    )
-    speech.add_argument("--text", help="words to say with a synthetic voice")
-    group.add_argument("--voice", help="voice for --text, of flite (default: slt) or espeak:NAME")
+def add_options(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Add the options of speaking, which may be required, of moving and of watching."""
+    add_speaking(parser, required)
+    group = parser.add_argument_group("moving")
     group.add_argument(
-        "--driver", type=pathlib.Path, metavar="FILE", help="motion network other than the packaged"
+        "--motion",
+        type=pathlib.Path,
+        metavar="FILE|DIR",
+        help="body motion: an .npz of SMPL-X or AMASS, a folder of LHM or PERSONA",
+    )
+    group.add_argument(
+        "--motion-fps",
+        type=common.positive,
+        metavar="N",
+        help="frames per second of a motion that does not state them (default: 30)",
+    )
+    group.add_argument(
+        "--smplx",
+        type=pathlib.Path,
+        metavar="NPZ",
+        help="your SMPL-X model file, for motions relative to its mean hand",
     )
     group = parser.add_argument_group("watching")
     group.add_argument(
@@ -63,25 +78,50 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--camera",
-        choices=("front", "orbit"),
+        choices=("front", "orbit", "motion"),
         default="front",
-        help="as in the photo, or swinging around the person (default: %(default)s)",
+        help="as in the photo, swinging around the person, or the motion's own"
+        " (default: %(default)s)",
+    )
+
+
+def add_speaking(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Add the options of speaking."""
+    group = parser.add_argument_group("speaking")
+    speech = group.add_mutually_exclusive_group(required=required)
+    speech.add_argument(
+        "--speech", type=pathlib.Path, metavar="FILE", help="recorded speech (WAV, MP3, M4A ...)"
+    )
+    speech.add_argument("--text", help="words to say with a synthetic voice")
+    group.add_argument("--voice", help="voice for --text, of flite (default: slt) or espeak:NAME")
+    group.add_argument(
+        "--driver", type=pathlib.Path, metavar="FILE", help="motion network other than the packaged"
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Performance:
-    """What is spoken, by which motion network, before which background."""
+class Speech:
+    """What is spoken, by which motion network."""
 
     samples: Float[np.ndarray, " S"]
     text: str | None
     params: dict[str, typing.Any]
     config: DriverConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Performance:
+    """What is spoken and which motion is followed (one of them at least), before what."""
+
+    speech: Speech | None
+    motion: MotionClip | None
     background: Background
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Let the avatar speak and write the video."""
+    """Let the avatar speak or move and write the video."""
+    if arguments.speech is None and arguments.text is None and arguments.motion is None:
+        arguments.refuse("give the avatar something to do: --speech, --text or --motion")
     target = common.video_file(arguments.out)
     from jaxavatar.avatar_file import load_avatar
 
@@ -96,19 +136,32 @@ def prepare(arguments: argparse.Namespace) -> Performance:
     Raises:
         InputError: one of them cannot be used.
     """
+    motion = _motion(arguments)
+    background = _background(arguments.background)
+    return Performance(prepare_speech(arguments), motion, background)
+
+
+def prepare_speech(arguments: argparse.Namespace) -> Speech | None:
+    """Read the speech and the motion network, or speak the text; None if there is neither.
+
+    Raises:
+        InputError: one of them cannot be used.
+    """
     if arguments.voice and arguments.text is None:
-        raise InputError("--voice is for --text; leave it out with --speech")
+        raise InputError("--voice is for --text; leave it out without that")
     from jaxavatar.deformer import load_params
     from jaxavatar.deformer.weights_file import PACKAGED
     from jaxavatar.speech import sound, voice
 
-    background = _background(arguments.background)
-    params, config = load_params(arguments.driver or PACKAGED)
-    if arguments.text is None:
-        samples = sound.load(arguments.speech)
-    else:
+    if arguments.text is not None:
         samples, _ = voice.speak(arguments.text, arguments.voice or voice.FLITE_VOICES[0])
-    return Performance(samples, arguments.text, params, config, background)
+    elif arguments.speech is not None:
+        samples = sound.load(arguments.speech)
+    elif arguments.driver is not None:
+        raise InputError("--driver is for --speech or --text; leave it out without these")
+    else:
+        return None
+    return Speech(samples, arguments.text, *load_params(arguments.driver or PACKAGED))
 
 
 def render(
@@ -127,29 +180,86 @@ def render(
     import numpy as np
     from tqdm import tqdm
 
+    from jaxavatar import motion as motions
     from jaxavatar import views
-    from jaxavatar.deformer import Driver
     from jaxavatar.drive import make_drive
     from jaxavatar.export.video import VideoWriter
-    from jaxavatar.stream import stream
 
-    common.say(["listening to the speech ..."])
-    drive = make_drive(performance.samples, performance.text)
-    total = drive.audio.shape[0]
-    if arguments.camera == "orbit":
+    speech, motion = performance.speech, performance.motion
+    drive, samples, total = None, None, 0
+    if speech is not None:
+        common.say(["listening to the speech ..."])
+        drive, samples = make_drive(speech.samples, speech.text), speech.samples
+        total = drive.audio.shape[0]
+    if motion is not None:
+        motion = motions.lasting(motion, total) if total else motions.at_video_rate(motion)
+        common.say(motion.messages)
+        total = len(motion.rotations)
+    if motion is not None and arguments.camera == "motion":
+        camera = motions.motion_camera(motion, arguments.size)
+    elif arguments.camera == "orbit":
         camera = views.orbit(avatar, arguments.size, total)
     else:
         camera = views.photo_camera(avatar, arguments.size)
     background = jnp.asarray(_covering(performance.background, camera.height, camera.width))
-    driver = Driver(performance.config)
+    deltas = None
+    if motion is not None:
+        placement = "camera" if arguments.camera == "motion" else "photo"
+        deltas = motions.motion_deltas(avatar, motion, placement)
+    chunks = _chunks(avatar, speech, drive, deltas, camera, background)
     with (
-        VideoWriter(target, performance.samples) as video,
+        VideoWriter(target, samples) as video,
         tqdm(total=total, desc="rendering", unit="frame") as bar,
     ):
-        for chunk in stream(driver, performance.params, avatar, drive, camera, background):
+        for chunk in chunks:
             for image in np.asarray(chunk.images):
                 video.add(image)
             bar.update(len(chunk.images))
+
+
+def _chunks(
+    avatar: Avatar,
+    speech: Speech | None,
+    drive: Drive | None,
+    deltas: BodyPose | None,
+    camera: Camera,
+    background: Array,
+) -> Iterator[Frames]:
+    """Render what is spoken, what is followed, or both."""
+    import jax
+
+    from jaxavatar.animate import BODY_JOINTS, delta_transforms
+    from jaxavatar.deformer import Driver
+    from jaxavatar.stream import stream, stream_poses
+
+    if speech is None or drive is None:
+        assert deltas is not None  # `run` asks for one of them
+        return stream_poses(avatar, deltas, camera, background)
+    driver = Driver(speech.config)
+    if deltas is None:
+        return stream(driver, speech.params, avatar, drive, camera, background)
+    body = jax.jit(delta_transforms)(avatar, deltas)[:, :BODY_JOINTS]
+    return stream(driver, speech.params, avatar, drive, camera, background, body=body)
+
+
+def _motion(arguments: argparse.Namespace) -> MotionClip | None:
+    """Read the motion, if one is named."""
+    if arguments.motion is None:
+        given = {"--motion-fps": arguments.motion_fps, "--smplx": arguments.smplx}
+        given["--camera motion"] = True if arguments.camera == "motion" else None
+        for option, value in given.items():
+            if value is not None:
+                raise InputError(f"{option} is for --motion; leave it out without that")
+        return None
+    from jaxavatar.motion import load_motion
+
+    motion = load_motion(arguments.motion, arguments.motion_fps, arguments.smplx)
+    if arguments.camera == "motion" and motion.camera is None:
+        raise InputError(
+            f"the motion {arguments.motion} has no cameras of its own; choose --camera front or"
+            " orbit"
+        )
+    return motion
 
 
 def _background(text: str) -> Background:

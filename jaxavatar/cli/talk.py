@@ -19,7 +19,7 @@ def add_parser(commands: common.Commands) -> None:
         "--out", type=pathlib.Path, required=True, metavar="MP4|DIR", help="where to write"
     )
     create.add_options(parser)
-    animate.add_options(parser)
+    animate.add_options(parser, required=True)
     parser.set_defaults(run=run)
 
 
