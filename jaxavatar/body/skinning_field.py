@@ -67,7 +67,7 @@ def field_weights(
     Returns:
         Rows sum to one.
     """
-    taps = points[:, None] + _TAPS * scales[:, None]
+    taps = points[:, None] + jnp.asarray(_TAPS, scales.dtype) * scales[:, None]
     read = jnp.einsum(
         "k,nkj->nj",
         jnp.asarray(_SHARES, field.dtype),
