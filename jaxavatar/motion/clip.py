@@ -20,6 +20,7 @@ SETTLE = 1.0  # seconds: the end of a motion that slows down before it is held
 
 _MOST_ANGLE = 10.0  # radians; an axis-angle vector needs at most pi
 _MOST_METRES = 1000.0
+_ABOUT_A_FRAME = 1.01 / FPS  # seconds
 _STEP_BACK = 3.0  # metres between a camera that the file does not have and the person
 
 
@@ -151,11 +152,12 @@ def lasting(clip: MotionClip, frames: int) -> MotionClip:
     """Resample a clip to exactly `frames` frames of video, for speech of that length.
 
     A longer motion is cut. A shorter one slows down evenly over its last second (which takes two),
-    so that it stops without a jerk, and then holds its last pose. Either adds a message.
+    so that it stops without a jerk, and then holds its last pose. Either adds a message, unless
+    the difference is a frame or less.
     """
     times = np.arange(frames) / FPS
     end, wanted = clip.seconds, (frames - 1) / FPS
-    if wanted > end:
+    if wanted - end > _ABOUT_A_FRAME:
         settle = min(SETTLE, end)
         late = np.clip(times - (end - settle), 0, 2 * settle)
         if settle:
@@ -165,7 +167,7 @@ def lasting(clip: MotionClip, frames: int) -> MotionClip:
             f"the motion ({end:.1f} s) is shorter than the speech ({wanted:.1f} s): it slows down"
             " and holds its last pose"
         )
-    elif end - wanted > 1 / FPS:
+    elif end - wanted > _ABOUT_A_FRAME:
         clip = clip.saying(
             f"the motion ({end:.1f} s) is longer than the speech ({wanted:.1f} s): it is cut"
         )

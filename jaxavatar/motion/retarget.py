@@ -52,7 +52,7 @@ def motion_deltas(avatar: Avatar, clip: MotionClip, placement: Placement = "phot
     return BodyPose(
         rotations=jnp.asarray(rotations, jnp.float32),
         translation=jnp.asarray(clip.translation - home, jnp.float32),
-        expression=jnp.asarray(expression_of_jaw(clip.rotations[:, _JAW])),
+        expression=jnp.asarray(expression_of_jaw(clip.present[_JAW] * clip.rotations[:, _JAW])),
     )
 
 
