@@ -32,14 +32,18 @@ def scene(toys):
     return driver, params, avatar, drive, posed
 
 
-def skinned(avatar, points, rotations, translation):
-    """Linear blend skinning by 4x4 matrices in float64, with translation added in the world."""
+def skinned(avatar, points, rotations, translation, shifts=None):
+    """Linear blend skinning by 4x4 matrices in float64, with translation added in the world.
+
+    `shifts` are further translations of the joints, in the frames of their parents.
+    """
     joints, weights = np.asarray(avatar.joints, float), np.asarray(avatar.weights, float)
     chain = []
     for m, parent in enumerate(PARENTS):
         local = np.eye(4)
         local[:3, :3] = rotations[m]
         local[:3, 3] = joints[m] - (joints[parent] if m else 0)
+        local[:3, 3] += 0 if shifts is None else shifts[m]
         chain.append(chain[parent] @ local if m else local)
     transforms = np.stack(chain)
     transforms[:, :3, 3] -= np.einsum("jab,jb->ja", transforms[:, :3, :3], joints) - translation
@@ -161,3 +165,46 @@ def test_projection(toys):
     np.testing.assert_allclose(
         animate.project_points(jnp.float32(points), cameras), expected, rtol=1e-5
     )
+
+
+def test_body_follows_given_transforms_and_the_rest_the_speech(scene, toys):
+    """Joints 0 to 21 stand as in an explicit pose, the others turn as the driver turns them."""
+    driver, params, avatar, drive, _ = scene
+    rng = np.random.default_rng(4)
+    vectors = 0.3 * rng.normal(size=(FRAMES, 55, 3))
+    shifts = rng.normal(size=(FRAMES, 3))
+    deltas = BodyPose(
+        jnp.float32(vectors), jnp.float32(shifts), jnp.zeros((FRAMES, avatar.face_units.shape[1]))
+    )
+
+    @jax.jit
+    def run(params, deltas):
+        code = animate.encode(driver, params, avatar)
+        window = whole(drive, CONFIG.halo)
+        spoken, _ = animate.track(driver, params, code, window, initial_state(CONFIG))
+        body = animate.delta_transforms(avatar, deltas)[:, : animate.BODY_JOINTS]
+        followed = animate.follow(spoken, body)
+        deformed = animate.deform_frames(driver, params, avatar, code, followed)
+        return spoken, followed, deformed
+
+    spoken, followed, deformed = run(params, deltas)
+    np.testing.assert_array_equal(followed.transforms[:, 22:], spoken.transforms[:, 22:])
+    np.testing.assert_array_equal(followed.driving, spoken.driving)
+    rest = Rotation.from_rotvec(np.asarray(avatar.rest.rotations, float))
+    for t in (0, FRAMES - 1):
+        wxyz = np.asarray(spoken.transforms[t], float)
+        turned = (rest * Rotation.from_quat(wxyz[:, [1, 2, 3, 0]])).as_matrix()
+        turned[:22] = (rest * Rotation.from_rotvec(vectors[t])).as_matrix()[:22]
+        translation = np.asarray(avatar.rest.translation, float) + shifts[t]
+        points = np.asarray(avatar.means + deformed.offsets.position[t])
+        local = np.zeros((55, 3))
+        local[22:] = Rotation.from_rotvec(avatar.rest.rotations[22:]).apply(wxyz[22:, 4:])
+        means, _ = skinned(avatar, points, turned, translation, local)
+        np.testing.assert_allclose(deformed.gaussians.means[t], means, atol=3e-5)
+
+    def loss(params):
+        return jnp.sum(run(params, deltas)[2].gaussians.means ** 2)
+
+    gradient = jax.tree.leaves(jax.grad(loss)(params))
+    assert all(np.isfinite(leaf).all() for leaf in gradient)
+    assert any(np.abs(leaf).max() > 0 for leaf in gradient)

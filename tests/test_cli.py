@@ -1,7 +1,9 @@
 """The command line with stand-ins for the slow parts: what it calls, writes, says and returns."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import os
 import pathlib
 import signal
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 import jaxavatar.drive
 import jaxavatar.perception
@@ -25,6 +28,7 @@ from jaxavatar import avatar_file, cli, weights
 from jaxavatar.deformer import Driver, DriverConfig, initial_state, save_params, whole
 from jaxavatar.errors import InputError
 from jaxavatar.export.video import VideoWriter
+from jaxavatar.motion import load_motion
 from jaxavatar.speech import sound, voice
 from jaxavatar.structs import Findings, Frames, PoseLandmarks
 
@@ -395,3 +399,150 @@ sys.exit(cli.main(["animate", "a", "--text", "t", "--out", "v.mp4"]))
     assert process.returncode == 130
     assert said.strip().splitlines() == ["jaxavatar: interrupted; nothing half-written is left"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def motion(tmp_path) -> pathlib.Path:
+    """Two seconds at 50 frames per second: the person walks to their left and lifts an arm."""
+    poses = np.zeros((101, 55, 3))
+    poses[:, 0] = [np.pi, 0, 0]
+    poses[:, 16, 2] = np.linspace(-1, 1, 101)
+    trans = np.linspace(0, 1, 101)[:, None] * [0.3, 0, 0] + np.array([0, 0.2, 3])
+    np.savez(tmp_path / "walk.npz", poses=poses.reshape(101, -1), trans=trans, fps=50)
+    return tmp_path / "walk.npz"
+
+
+@pytest.fixture
+def followed(calls, monkeypatch) -> dict:
+    """Stand-ins for the renderer that note what is followed."""
+
+    def frames(count, camera):
+        calls["camera"], calls["count"] = camera, count
+        yield Frames(jnp.zeros((count, camera.height, camera.width, 3)), jnp.zeros((count, 1, 1)))
+
+    def stream_poses(avatar, deltas, camera, background):
+        calls["deltas"] = deltas
+        return frames(len(deltas.rotations), camera)
+
+    def stream(driver, params, avatar, drive, camera, background, body=None):
+        calls["body"] = body
+        return frames(drive.audio.shape[0], camera)
+
+    monkeypatch.setattr(jaxavatar.stream, "stream_poses", stream_poses)
+    monkeypatch.setattr(jaxavatar.stream, "stream", stream)
+    return calls
+
+
+def length(path: pathlib.Path) -> tuple[float, bool]:
+    """Return the seconds of a video, and whether it has sound."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path, "-f", "null", "-"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    hours, minutes, seconds = said.split("Duration: ")[1].split(",")[0].split(":")
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds), "Audio:" in said
+
+
+def test_animate_by_motion_alone(tmp_path, saved, motion, followed, capsys):
+    out = tmp_path / "v.mp4"
+    assert run("animate", saved, "--motion", motion, "--out", out, "--size", 64) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert length(out) == (pytest.approx(51 / 25, abs=0.02), False)
+    shift = np.asarray(followed["deltas"].translation)
+    np.testing.assert_allclose(shift[:, 0], np.linspace(0, 0.3, 51), atol=1e-6)
+    assert "drive" not in followed and followed["camera"].viewmat.shape == (4, 4)
+    command = ["animate", saved, "--motion", motion, "--out", out, "--size", 64]
+    assert run(*command, "--camera", "orbit") == 0
+    assert followed["camera"].viewmat.shape == (51, 4, 4)
+
+
+def test_animate_by_motion_and_speech(tmp_path, saved, speech, motion, followed, capsys):
+    """The clip lasts as long as the speech: 30 frames."""
+    out = tmp_path / "v.mp4"
+    command = ["animate", saved, "--motion", motion, "--speech", speech, "--out", out]
+    assert run(*command, "--size", 64) == 0
+    assert "is cut" in capsys.readouterr().err
+    assert followed["body"].shape == (30, 22, 7) and followed["count"] == 30
+    assert length(out) == (pytest.approx(30 / 25, abs=0.05), True)
+
+
+def test_talk_with_motion(tmp_path, photo, speech, motion, followed):
+    command = ["talk", photo, "--speech", speech, "--motion", motion, "--out", tmp_path / "d"]
+    assert run(*command, "--size", 64) == 0
+    assert followed["body"].shape == (30, 22, 7)
+
+
+def test_cameras_of_the_motion(tmp_path, saved, motion, followed, capsys):
+    folder = tmp_path / "lhm" / "smplx_params"
+    folder.mkdir(parents=True)
+    zeros = {"body_pose": 63, "jaw_pose": 3, "lhand_pose": 45, "rhand_pose": 45}
+    for k in range(3):
+        frame = {key: [0.0] * size for key, size in zeros.items()}
+        frame |= {"root_pose": [3.1, 0, 0], "trans": [0, 0.1 * k, 3], "focal": [400, 400]}
+        frame |= {"princpt": [100 + k, 50], "img_size_wh": [200, 100], "expr": [0.5] * 10}
+        (folder / f"{k:05d}.json").write_text(json.dumps(frame))
+    command = ["animate", saved, "--out", tmp_path / "v.mp4", "--size", 64, "--camera", "motion"]
+    assert run(*command, "--motion", folder.parent, "--motion-fps", 25) == 0
+    camera = followed["camera"]
+    assert (camera.width, camera.height) == (64, 32) and camera.K.shape == (3, 3, 3)
+    np.testing.assert_allclose(camera.K[:, 0, 2], 0.32 * (100 + np.arange(3)))
+    assert "expressions of the motion are dropped" in capsys.readouterr().err
+    assert "no cameras of its own" in fails(capsys, *command, "--motion", motion)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--motion", "gone.npz"], "there is no motion at gone.npz"),
+        (["--text", "t", "--camera", "motion"], "--camera motion is for --motion"),
+        (["--text", "t", "--motion-fps", "30"], "--motion-fps is for --motion"),
+        (["--text", "t", "--smplx", "m.npz"], "--smplx is for --motion"),
+        (["--motion", "MOTION", "--smplx", "m.npz"], "no SMPL-X model at m.npz"),
+        (["--motion", "MOTION", "--voice", "slt"], "--voice is for --text"),
+        (["--motion", "MOTION", "--driver", "d.npz"], "--driver is for --speech or --text"),
+    ],
+)
+def test_motion_mistakes_show_before_the_long_work(
+    tmp_path, saved, motion, followed, capsys, options, said
+):
+    given = [motion if option == "MOTION" else option for option in options]
+    assert said in fails(capsys, "animate", saved, "--out", tmp_path / "v.mp4", *given)
+    assert followed == {} and not (tmp_path / "v.mp4").exists()
+
+
+def test_talk_needs_speech(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("talk", "p.jpg", "--out", "d", "--motion", "walk.npz")
+    assert caught.value.code == 2 and "--speech --text" in capsys.readouterr().err
+
+
+def test_export_motion(tmp_path, speech, monkeypatch, toys, capsys):
+    """What is written is read as the driver's motion; nothing is left after a mistake."""
+    config = DriverConfig(width=16, heads=2, head_width=8, face_code=4, octaves=2)
+    drive = toys.drive(frames=30)
+    avatar = dataclasses.replace(toys.avatar(), landmarks=jnp.arange(8))
+    avatar_file.save_avatar(tmp_path / "p.avatar", avatar, {})
+    params = jax.jit(Driver(config).init)(
+        jax.random.key(0), avatar, whole(drive, config.halo), initial_state(config)
+    )
+    save_params(tmp_path / "driver.npz", params, config)
+    monkeypatch.setattr(jaxavatar.drive, "make_drive", lambda samples, text: drive)
+    out = tmp_path / "new" / "motion.npz"
+    command = ["export-motion", tmp_path / "p.avatar", "--driver", tmp_path / "driver.npz"]
+    assert run(*command, "--speech", speech, "--out", out) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{out}\n" and " mm (root mean square)" in captured.err
+    clip = load_motion(out)
+    assert clip.rotations.shape == (30, 55, 3) and clip.fps == 25
+    (motion_chunk, _), *_ = jaxavatar.stream.stream_motion(
+        Driver(config), params, avatar, drive, frames=30
+    )
+    turned = Rotation.from_quat(np.asarray(motion_chunk)[:, 16, [1, 2, 3, 0]])
+    expected = Rotation.from_rotvec(np.asarray(avatar.rest.rotations[16])) * turned
+    actual = Rotation.from_rotvec(clip.rotations[:, 16])
+    # Its own children absorb their translations by turning it a little.
+    assert (actual.inv() * expected).magnitude().max() < 0.02
+    home = np.asarray(avatar.joints[0] + avatar.rest.translation)
+    np.testing.assert_allclose(clip.translation, np.tile(home, (30, 1)), atol=0.01)
+    wrong = fails(capsys, *command, "--speech", speech, "--out", tmp_path / "m.txt")
+    assert ".npz" in wrong and not (tmp_path / "m.txt").exists()
+    gone = fails(capsys, *command, "--speech", tmp_path / "gone.wav", "--out", tmp_path / "m.npz")
+    assert "gone.wav" in gone and not (tmp_path / "m.npz").exists()

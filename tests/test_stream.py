@@ -1,5 +1,6 @@
 """Chunks against the whole clip, for one camera and for one per frame."""
 
+import functools
 from typing import Any
 
 import jax
@@ -11,8 +12,8 @@ from pallas_splat import Config
 from jaxavatar import animate, views
 from jaxavatar import stream as module
 from jaxavatar.deformer import Driver, DriverConfig, initial_state, whole
-from jaxavatar.stream import stream
-from jaxavatar.structs import Frames
+from jaxavatar.stream import stream, stream_motion, stream_poses
+from jaxavatar.structs import BodyPose, Frames
 
 CONFIG = DriverConfig(width=16, heads=2, head_width=8, face_code=4, octaves=3)
 FRAMES = 11
@@ -104,3 +105,66 @@ def test_number_of_cameras(scene, count):
     cameras = views.orbit(scene[2], SIZE, count)
     with pytest.raises(ValueError, match=f"{count} cameras for {FRAMES} frames"):
         streamed(scene, cameras)
+
+
+def deltas(avatar) -> BodyPose:
+    rng = np.random.default_rng(3)
+    return BodyPose(
+        jnp.float32(0.2 * rng.normal(size=(FRAMES, 55, 3))),
+        jnp.float32(0.05 * rng.normal(size=(FRAMES, 3))),
+        jnp.float32(rng.uniform(0, 1, (FRAMES, avatar.face_units.shape[1]))),
+    )
+
+
+def test_poses_in_chunks(scene):
+    avatar = scene[2]
+    given, camera = deltas(avatar), views.orbit(avatar, SIZE, FRAMES)
+    expected = animate.render_frames(
+        jax.jit(animate.pose_avatar)(avatar, given), camera, BACKGROUND
+    )
+    jitted: Any = module._pose_chunk
+    before = jitted._cache_size()
+    chunks = list(stream_poses(avatar, given, camera, BACKGROUND, 4))
+    assert [len(chunk.images) for chunk in chunks] == [4, 4, 3]
+    video = jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)
+    assert_same(video, expected)
+    assert np.abs(video.images[1:] - video.images[:-1]).max() > 0.05
+    # Clips of other lengths are no other program.
+    shorter = jax.tree.map(lambda leaf: leaf[:3], given)
+    list(stream_poses(avatar, shorter, views.photo_camera(avatar, SIZE), BACKGROUND, 4))
+    assert jitted._cache_size() == before + 1
+
+
+def test_body_that_follows_a_motion_in_chunks(scene, clips):
+    driver, params, avatar, drive = scene
+    body = animate.delta_transforms(avatar, deltas(avatar))[:, : animate.BODY_JOINTS]
+    camera = views.photo_camera(avatar, SIZE)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def together(driver, params, avatar, drive, body):
+        code = animate.encode(driver, params, avatar)
+        window = whole(drive, driver.config.halo)
+        motion, _ = animate.track(driver, params, code, window, initial_state(driver.config))
+        motion = animate.follow(motion, body)
+        return animate.deform_frames(driver, params, avatar, code, motion).gaussians
+
+    posed = together(driver, params, avatar, drive, body)
+    expected = animate.render_frames(posed, camera, BACKGROUND)
+    before = compilations()[0]
+    video = streamed(scene, camera, body=body)
+    assert_same(video, expected)
+    assert np.abs(video.images - clips["front"].images).max() > 0.1
+    assert compilations()[0] == before + 1
+
+
+def test_motion_in_chunks(scene):
+    driver, params, avatar, drive = scene
+    code = animate.encode(driver, params, avatar)
+    window = whole(drive, driver.config.halo)
+    motion, _ = animate.track(driver, params, code, window, initial_state(driver.config))
+    points, _ = animate.deform_points(driver, params, avatar, code, motion, avatar.landmarks)
+    chunks = list(stream_motion(driver, params, avatar, drive, 4))
+    assert [len(transforms) for transforms, _ in chunks] == [4, 4, 3]
+    transforms, landmarks = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    np.testing.assert_allclose(transforms, motion.transforms, atol=1e-5)
+    np.testing.assert_allclose(landmarks, points, atol=1e-5)
