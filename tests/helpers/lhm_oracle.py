@@ -133,6 +133,24 @@ def patches(weight, bias, image, size, padding=0):
     return np.array(out)
 
 
+def head_encoder(w, image, size, heads):
+    """DINOv2 with registers at the size of its positions, all its blocks fused."""
+    dino, fusion = part(w, "model."), part(w, "fusion_head.")
+    cut = patches(dino["patch_embed.proj.weight"], dino["patch_embed.proj.bias"], image, size)
+    x = np.concatenate([dino["cls_token"][0], cut]) + dino["pos_embed"][0]
+    registers = dino["register_tokens"][0]
+    x = np.concatenate([x[:1], registers, x[1:]])
+    depths, layer = [], 0
+    while block := part(dino, f"blocks.{layer}."):
+        x = vit_block(block, x, heads)
+        tokens = affine_norm(dino, "norm", x)[1 + len(registers) :]
+        kernel = fusion[f"projects.{layer}.weight"][:, :, 0, 0]
+        depths.append(tokens @ kernel.T + fusion[f"projects.{layer}.bias"])
+        layer += 1
+    kernel = fusion["output_conv.weight"][:, :, 0, 0]
+    return np.concatenate(depths, axis=1) @ kernel.T + fusion["output_conv.bias"]
+
+
 def random_weights(rng, shapes):
     """Random tensors of given shapes, of a size at which activations stay of order 1."""
     return {
@@ -140,3 +158,122 @@ def random_weights(rng, shapes):
         + (1.0 if name.endswith(("norm_q.weight", "norm_k.weight")) else 0.0)
         for name, shape in shapes.items()
     }
+
+
+def decoder(w, x):
+    """`renderer.mlp_net` and `renderer.gs_net` for RGB: offsets, scales, quaternions and so on."""
+    h = silu(linear(w, "mlp_net.layers.0", x))
+    h = silu(linear(w, "mlp_net.layers.2", h))
+    h = linear(w, "mlp_net.layers.4", h)
+    raw = {
+        name: linear(w, f"gs_net.out_layers.{name}", h)
+        for name in ("shs", "scaling", "xyz", "opacity", "rotation")
+    }
+    sigmoid = {name: 1 / (1 + np.exp(-value)) for name, value in raw.items()}
+    return {
+        "offsets": sigmoid["xyz"] - 0.5,
+        "scales": np.minimum(np.exp(raw["scaling"]), 0.05),
+        "quats": raw["rotation"] / np.linalg.norm(raw["rotation"], axis=1, keepdims=True),
+        "opacities": sigmoid["opacity"][:, 0],
+        "colors": sigmoid["shs"],
+    }
+
+
+def global_code(w, body):
+    return linear(w, "motion_embed_mlp.2", silu(linear(w, "motion_embed_mlp.0", body.mean(0))))
+
+
+def reconstruct(w, points, body, head, heads, layers, upper):
+    """The whole way of one photo's tokens to canonical Gaussians, under a checkpoint's names."""
+    head = np.pad(head, ((0, 0), (0, body.shape[1] - head.shape[1])))
+    x = point_embedding(part(w, "pcl_embed."), points)
+    context, code = np.concatenate([body, head]), global_code(w, body)
+    x = transformer(part(w, "transformer."), x, context, code, heads, len(body), layers)
+    made = decoder(part(w, "renderer."), x)
+    made["scales"][upper] = np.minimum(made["scales"][upper], 0.02)
+    return made | {"means": points + made["offsets"]}
+
+
+def rotation(vector):
+    """Rodrigues' formula."""
+    angle = np.linalg.norm(vector)
+    if angle == 0:
+        return np.eye(3)
+    x, y, z = vector / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+
+
+def chain(rotations, joints, parents):
+    """Return each joint's 4 x 4 transform from rest to pose, and where the joints stand."""
+    world, relative = [], []
+    for m, parent in enumerate(parents):
+        step = np.eye(4)
+        step[:3, :3] = rotation(rotations[m])
+        step[:3, 3] = joints[m] - (joints[parent] if parent >= 0 else 0)
+        world.append(world[parent] @ step if parent >= 0 else step)
+        back = np.eye(4)
+        back[:3, 3] = -joints[m]
+        relative.append(world[m] @ back)
+    return np.array(relative), np.array([frame[:3, 3] for frame in world])
+
+
+def canonical_pose():
+    """Local rotations of the pose in which the transformer works: the legs 20 degrees apart."""
+    rotations = np.zeros((55, 3))
+    rotations[1, 2], rotations[2, 2] = np.float32(np.pi / 9), -np.float32(np.pi / 9)
+    return rotations
+
+
+def read_quaternion(m):
+    """Read a quaternion off a matrix by its largest component, one `if` at a time."""
+    squares = [
+        1 + m[0, 0] + m[1, 1] + m[2, 2],
+        1 + m[0, 0] - m[1, 1] - m[2, 2],
+        1 - m[0, 0] + m[1, 1] - m[2, 2],
+        1 - m[0, 0] - m[1, 1] + m[2, 2],
+    ]
+    largest = squares.index(max(squares))
+    half = math.sqrt(squares[largest])
+    x, y, z = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
+    xy, xz, yz = m[1, 0] + m[0, 1], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1]
+    if largest == 0:
+        q = [half**2, x, y, z]
+    elif largest == 1:
+        q = [x, half**2, xy, xz]
+    elif largest == 2:
+        q = [y, xy, half**2, yz]
+    else:
+        q = [z, xz, yz, half**2]
+    return np.array(q) / np.linalg.norm(q)
+
+
+def multiply(a, b):
+    """The product of two quaternions, through scalar and vector parts."""
+    vector = a[0] * b[1:] + b[0] * a[1:] + np.cross(a[1:], b[1:])
+    return np.array([a[0] * b[0] - a[1:] @ b[1:], *vector])
+
+
+def animate(body, means, quats, rotations, translation, betas, expression):
+    """LHM's animation of one frame, point by point, with 4 x 4 matrices.
+
+    `body` holds weights, shape_dirs, expr_dirs, constrain, joints, joint_dirs and parents.
+    """
+    _, placed = chain(canonical_pose(), body["joints"], body["parents"])
+    back, _ = chain(-canonical_pose(), placed, body["parents"])
+    joints = body["joints"] + body["joint_dirs"] @ betas
+    forth, _ = chain(rotations, joints, body["parents"])
+    moved, turned = [], []
+    for n, point in enumerate(means):
+        first, second = np.zeros((4, 4)), np.zeros((4, 4))
+        for m, weight in enumerate(body["weights"][n]):
+            first, second = first + weight * back[m], second + weight * forth[m]
+        x = first @ [*(point + body["expr_dirs"][n] @ expression), 1.0]
+        x[:3] += body["shape_dirs"][n] @ betas
+        moved.append((second @ x)[:3] + translation)
+        turn = read_quaternion((second @ first)[:3, :3])
+        if body["constrain"][n]:
+            turn = np.array([1.0, 0, 0, 0])
+        q = multiply(turn, quats[n])
+        turned.append(-q if q[0] < 0 else q)
+    return np.array(moved), np.array(turned)

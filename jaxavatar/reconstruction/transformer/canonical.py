@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import jaxlie
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -38,7 +39,7 @@ def query_points(
         joints: rest joints, metres.
         parents: of the joints, -1 for the root.
     """
-    local = local_transforms(canonical_rotations(), jnp.zeros(3))
+    local = _local(canonical_rotations(), joints)
     transforms = skinning_transforms(joints, local, parents)
     blended = jnp.einsum("nj,jab->nab", weights, transforms, precision=jax.lax.Precision.HIGHEST)
     turned = jnp.einsum(
@@ -58,5 +59,10 @@ def to_rest(joints: Float[Array, "J 3"], parents: Sequence[int]) -> Float[Array,
         parents: of the joints, -1 for the root.
     """
     rotations = canonical_rotations()
-    placed = posed_joints(joints, local_transforms(rotations, jnp.zeros(3)), parents)
-    return skinning_transforms(placed, local_transforms(-rotations, jnp.zeros(3)), parents)
+    placed = posed_joints(joints, _local(rotations, joints), parents)
+    return skinning_transforms(placed, _local(-rotations, joints), parents)
+
+
+def _local(rotations: Float[Array, "J 3"], joints: Float[Array, "J 3"]) -> jaxlie.SE3:
+    """Return local transforms of the joints' type."""
+    return local_transforms(rotations.astype(joints.dtype), jnp.zeros(3, joints.dtype))
