@@ -39,7 +39,7 @@ def crop_person(
         ValueError: the matte is empty.
     """
     person = (matte > 0.5).astype(np.float64)
-    left, top, right, bottom = _box(person)
+    left, top, right, bottom = person_box(person)
     cut, person = photo[top:bottom, left:right] / 255.0, person[top:bottom, left:right]
     picture = _to_aspect(np.concatenate([cut, person[:, :, None]], axis=2))
     alpha = picture[:, :, 3:]
@@ -52,18 +52,15 @@ def crop_person(
     return picture[:, :, :3], picture[:, :, 3]
 
 
-def resize_area(
-    image: Float[np.ndarray, "H W C"], height: int, width: int
-) -> Float[np.ndarray, "height width C"]:
-    """Resize as OpenCV's INTER_AREA: means over areas, and between pixels where a side grows."""
-    matrix = _area if height <= image.shape[0] and width <= image.shape[1] else _between
-    rows = np.tensordot(matrix(image.shape[0], height), image, 1)
-    columns = np.tensordot(matrix(image.shape[1], width), rows, (1, 1))
-    return columns.transpose(1, 0, 2)
+def person_box(person: Float[np.ndarray, "H W"]) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the person with a margin, inside the picture.
 
+    Args:
+        person: not zero where the person is.
 
-def _box(person: Float[np.ndarray, "H W"]) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of the person with a margin, inside the picture."""
+    Raises:
+        ValueError: there is no person.
+    """
     rows, columns = np.nonzero(person)
     if not rows.size:
         raise ValueError("the matte is empty: there is no person to crop")
@@ -75,6 +72,16 @@ def _box(person: Float[np.ndarray, "H W"]) -> tuple[int, int, int, int]:
         sides.append((max(0, centre - half), min(limit, centre + half)))
     (left, right), (top, bottom) = sides
     return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def resize_area(
+    image: Float[np.ndarray, "H W C"], height: int, width: int
+) -> Float[np.ndarray, "height width C"]:
+    """Resize as OpenCV's INTER_AREA: means over areas, and between pixels where a side grows."""
+    matrix = _area if height <= image.shape[0] and width <= image.shape[1] else _between
+    rows = np.tensordot(matrix(image.shape[0], height), image, 1)
+    columns = np.tensordot(matrix(image.shape[1], width), rows, (1, 1))
+    return columns.transpose(1, 0, 2)
 
 
 def _to_aspect(picture: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "h w 4"]:

@@ -1,208 +1,101 @@
-"""The networks reproduce reference outputs that were recorded from LHM's own modules.
+"""Our functions reproduce what was recorded from LHM's own modules; the comparison can fail.
 
-Tolerances are the recordings': float32 rtol 1e-4, atol 2e-5 (1e-4 for whole networks, 5e-5 for the
-point embedding); float64 rtol 1e-6, and atol 3e-7 because the recorded modules keep the root mean
-squares and the resized positions in float32.
+Cases and tolerances are those of `python -m experiments.parity`.
 """
 
-from typing import Any
+import dataclasses
+import json
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxavatar.reconstruction.transformer.blocks import (
-    BodyHeadBlock,
-    BodyHeadTransformer,
-    FeedForward,
-    JointBlock,
-)
-from jaxavatar.reconstruction.transformer.config import DinoConfig
-from jaxavatar.reconstruction.transformer.dinov2 import DinoV2
-from jaxavatar.reconstruction.transformer.embedding import (
-    GlobalCode,
-    PointEmbedding,
-    fourier,
-    merge,
-)
-from jaxavatar.reconstruction.transformer.gaussians import (
-    DecoderNetwork,
-    GaussianLayer,
-    bounded_exp,
-    scale_clip,
-)
-from jaxavatar.reconstruction.transformer.norms import Modulation, RMSNorm, modulate, normalise
+from experiments import parity
+from experiments.parity_cases import CASES, find
+
+RECORDINGS = parity.names(parity.DATA)
 
 
-def apply(module: nn.Module, *arguments: Any, **options: Any) -> Any:
-    """Apply a module that returns no changed variables."""
-    return module.apply(*arguments, **options)
+@pytest.mark.skipif(not RECORDINGS, reason="the reference outputs are not here")
+@pytest.mark.parametrize("kind", parity.RTOL)
+@pytest.mark.parametrize("name", [name for name in RECORDINGS if find(name)])
+def test_recording(name, kind):
+    case, recording = find(name), parity.load(parity.DATA, name)
+    assert case is not None
+    found = parity.compare(recording, case, kind)
+    if found is None:
+        assert kind == "float64" and (case.only32 or not recording.outputs[kind])
+        return
+    assert found.excess <= 1, found
 
 
-BLOCK = "transformer.layers.0.body_dit.", "transformer/block0/body/"
-HEADS, BODY_TOKENS = 2, 4096
+def made(name, weights, inputs, outputs):
+    return parity.Recording(name, {}, weights, inputs, {"float32": outputs, "float64": {}})
 
 
-@pytest.fixture(params=["float32", "float64"])
-def kind(request):
-    """Whether to compute and compare in float32 or in float64."""
-    if request.param == "float32":
-        yield request.param
-    else:
-        with jax.enable_x64(True):
-            yield request.param
+@pytest.fixture
+def root_mean_square():
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(3, 16)), rng.normal(size=16)
+    y = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * weight
+    return made("rms_norm", {"weight": weight}, {"x": x}, {"y": y})
 
 
-def cast(kind, tree):
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, kind), tree)
+def test_errors_are_measured(root_mean_square):
+    case = CASES["rms_norm"]
+    found = parity.compare(root_mean_square, case, "float32")
+    assert found is not None and found.excess < 1 and found.worst == "y"
+    assert parity.compare(root_mean_square, case, "float64") is None
+    y = np.array(root_mean_square.outputs["float32"]["y"])
+    largest = np.abs(y).max()
+    y[1, 2] += 0.001
+    wrong = dataclasses.replace(root_mean_square, outputs={"float32": {"y": y}})
+    found = parity.compare(wrong, case, "float32")
+    assert found is not None
+    assert found.absolute == pytest.approx(0.001, rel=0.01)
+    assert found.relative == pytest.approx(0.001 / largest, rel=0.1)
+    assert found.excess == pytest.approx(0.001 / (2e-5 + 1e-4 * abs(y[1, 2])), rel=0.02)
+    # Under the name of tokens of small variance, a thousandth of the largest value passes.
+    small = dataclasses.replace(wrong, name="rms_norm_small_variance")
+    found = parity.compare(small, case, "float32")
+    assert found is not None and found.excess == pytest.approx(1 / largest, rel=0.1)
 
 
-def same(actual, name, out, out64, kind="float32", atol=2e-5):
-    if kind == "float32":
-        np.testing.assert_allclose(actual, out[name], rtol=1e-4, atol=atol)
-    elif name in out64:
-        assert actual.dtype == np.float64
-        np.testing.assert_allclose(actual, out64[name], rtol=1e-6, atol=3e-7)
+def test_what_is_not_reproduced_is_an_error(root_mean_square):
+    outputs = dict(root_mean_square.outputs["float32"])
+    for wrong in (outputs | {"z": np.ones(3)}, {"y": outputs["y"][:2]}):
+        other = dataclasses.replace(root_mean_square, outputs={"float32": wrong})
+        with pytest.raises(ValueError, match="is not reproduced in the shape"):
+            parity.compare(other, CASES["rms_norm"], "float32")
 
 
-def test_rms_norm(reference):
-    w, inputs, out, _ = reference("rms_norm")
-    actual = apply(RMSNorm(), {"params": {"scale": w["weight"]}}, jnp.asarray(inputs["x"]))
-    same(actual, "y", out, {})
-
-
-def modulation(w, parts, code):
-    params = {"linear": {"kernel": w["linear.weight"].T, "bias": w["linear.bias"]}}
-    return apply(Modulation(parts), {"params": params}, jnp.asarray(code))
-
-
-def test_adaptive_norm(reference):
-    w, inputs, out, _ = reference("ada_layer_norm_zero")
-    shift, scale, *others = modulation(w, 6, inputs["temb"])
-    same(modulate(normalise(jnp.asarray(inputs["x"])), shift, scale), "x_norm", out, {})
-    names = ("gate_msa", "shift_mlp", "scale_mlp", "gate_mlp")
-    for name, actual in zip(names, others, strict=True):
-        same(actual, name, out, {})
-
-
-def test_adaptive_norm_of_the_last_context(reference):
-    w, inputs, out, _ = reference("ada_layer_norm_continuous")
-    scale, shift = modulation(w, 2, inputs["temb"])
-    same(modulate(normalise(jnp.asarray(inputs["x"])), shift, scale), "x_norm", out, {})
-
-
-def test_feed_forward(reference, imported):
-    w, inputs, out, _ = reference("feed_forward")
-    names, path = (
-        f"{part}{end}" for part, end in zip(BLOCK, ("ff.", "feed_forward/"), strict=True)
+def test_nan_never_passes(root_mean_square):
+    inputs = {"x": np.full((3, 16), np.nan)}
+    found = parity.compare(
+        dataclasses.replace(root_mean_square, inputs=inputs), CASES["rms_norm"], "float32"
     )
-    variables = imported(w, names, path, FeedForward(), inputs["x"])
-    same(apply(FeedForward(), variables, inputs["x"]), "y", out, {})
+    assert found is not None and found.excess == np.inf
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_joint_block(reference, imported, kind, last):
-    w, inputs, out, out64 = reference("mm_block_context_pre_only" if last else "mm_block")
-    module = JointBlock(HEADS, last)
-    arguments = cast(kind, [inputs[k] for k in ("hidden_states", "encoder_hidden_states", "temb")])
-    variables = imported(cast(kind, w), *BLOCK, module, *arguments)
-    x, context = apply(module, variables, *arguments)
-    same(x, "hidden_states", out, out64, kind)
-    if not last:
-        same(context, "encoder_hidden_states", out, out64, kind)
-
-
-def test_body_head_block(reference, imported, kind):
-    w, inputs, out, out64 = reference("bh_block")
-    module = BodyHeadBlock(HEADS, BODY_TOKENS)
-    arguments = cast(kind, [inputs[k] for k in ("hidden_states", "encoder_hidden_states", "temb")])
-    variables = imported(
-        cast(kind, w), "transformer.layers.0.", "transformer/block0/", module, *arguments
-    )
-    x, context = jax.jit(module.apply)(variables, *arguments)
-    same(x, "hidden_states", out, out64, kind)
-    same(context, "encoder_hidden_states", out, out64, kind)
-
-
-def test_transformer(reference, imported, kind):
-    w, inputs, out, out64 = reference("transformer_decoder")
-    module = BodyHeadTransformer(3, HEADS, BODY_TOKENS)
-    arguments = cast(kind, [inputs[k] for k in ("x", "cond", "temb")])
-    variables = imported(cast(kind, w), "transformer.", "transformer/", module, *arguments)
-    same(jax.jit(module.apply)(variables, *arguments), "y", out, out64, kind, atol=1e-4)
-
-
-def test_point_embedding(reference, imported, kind):
-    w, inputs, out, out64 = reference("point_embed")
-    points = jnp.asarray(inputs["points"], kind)
-    module = PointEmbedding(32)
-    variables = imported(cast(kind, w), "pcl_embed.", "point_embedding/", module, points)
-    same(apply(module, variables, points), "embed", out, out64, kind, atol=5e-5)
-    same(fourier(points), "fourier", out, out64, kind, atol=5e-5)
-
-
-def test_global_code_and_context(reference, imported):
-    w, inputs, out, _ = reference("motion_embed")
-    module, body = GlobalCode(32), jnp.asarray(inputs["body_feats"])
-    variables = imported(w, "motion_embed_mlp.", "global_code/", module, body)
-    same(apply(module, variables, body), "motion_embed", out, {})
-    same(merge(body, jnp.asarray(inputs["head_feats"])), "merged_tokens", out, {})
-
-
-def test_dinov2(reference, imported, kind):
-    w, inputs, out, out64 = reference("dinov2_tiny_reg")
-    config = DinoConfig(width=32, depth=6, heads=2, taken=(1, 2, 4, 5))
-    module = DinoV2(config)
-    image = jnp.asarray(inputs["image"].transpose(0, 2, 3, 1), kind)
-    variables = imported(cast(kind, w), "", "head_encoder/dino/", module, image, kind="dinov2")
-    depths = jax.jit(module.apply)(variables, image)
-    for k, tokens in enumerate(depths):
-        same(tokens[:, 0], f"cls{k}", out, out64, kind, atol=1e-4)
-        same(tokens[:, 5:], f"feat{k}", out, out64, kind, atol=1e-4)
-    same(depths[-1][:, 1:5], "x_norm_regtokens", out, out64, kind, atol=1e-4)
-    same(depths[-1][:, 5:], "x_norm_patchtokens", out, out64, kind, atol=1e-4)
-    embedded = apply(module, variables, image, method="embed")
-    same(embedded, "tokens_after_embed", out, out64, kind, atol=1e-4)
-    places = apply(module, variables, 32, 32, method="places")
-    same(places[None], "pos_embed_448", out, out64, kind, atol=1e-4)
-
-
-def test_decoder_network(reference, imported, kind):
-    w, inputs, out, out64 = reference("gs_mlp_net")
-    module, x = DecoderNetwork(24), jnp.asarray(inputs["x"], kind)
-    variables = imported(cast(kind, w), "renderer.mlp_net.", "decoder/", module, x)
-    same(apply(module, variables, x), "y", out, out64, kind)
-
-
-@pytest.mark.parametrize(
-    ("name", "degree", "step"),
-    [("rgb_step0", None, 0), ("rgb_step1550", None, 1550), ("sh3", 3, 3001)],
-)
-def test_gaussian_layer(reference, imported, name, degree, step):
-    w, inputs, out, _ = reference(f"gs_layer_{name}")
-    module = GaussianLayer(degree)
-    x, points = (jnp.asarray(inputs[key])[None] for key in ("x", "pts"))
-    w = {key: tensor for key, tensor in w.items() if not key.startswith("init/")}
-    variables = imported(w, "renderer.gs_net.", "gaussians/", module, x, points)
-    gaussians = apply(module, variables, x, points, scale_clip(step), inputs.get("is_upper_body"))
-    same(gaussians.offsets[0], "offset_xyz", out, {})
-    np.testing.assert_allclose(gaussians.means[0], inputs["pts"] + out["offset_xyz"], atol=2e-5)
-    same(gaussians.opacities[0, :, None], "opacity", out, {})
-    same(gaussians.quats[0], "rotation", out, {})
-    same(gaussians.scales[0], "scaling", out, {})
-    same(gaussians.colors.reshape(40, -1, 3), "shs", out, {})
-
-
-def test_clip_schedule(reference):
-    _, inputs, out, _ = reference("linear_parameter_tuner")
-    actual = [scale_clip(int(step)) for step in inputs["step"]]
-    np.testing.assert_allclose(actual, out["value"], rtol=1e-5)
-
-
-def test_bounded_exp(reference):
-    _, inputs, out, _ = reference("trunc_exp")
-    x = jnp.asarray(inputs["x"])
-    same(bounded_exp(x), "y", out, {})
-    same(jax.vmap(jax.grad(bounded_exp))(x), "dydx", out, {})
+@pytest.mark.parametrize("error", [0.0, 0.01])
+def test_command(tmp_path, monkeypatch, capsys, root_mean_square, error):
+    recording = root_mean_square
+    arrays = {
+        "w/weight": recording.weights["weight"],
+        "in/x": recording.inputs["x"],
+        "out/y": recording.outputs["float32"]["y"] + error,
+    }
+    np.savez(tmp_path / "rms_norm.npz", allow_pickle=False, **arrays)
+    np.savez(tmp_path / "something_else.npz", y=np.ones(2))
+    entry = {"name": "rms_norm", "config": {"dim": 16, "eps": 1e-6}}
+    (tmp_path / "manifest.json").write_text(json.dumps({"fixtures": [entry]}))
+    result = tmp_path / "parity.json"
+    command = ["parity", "--data", str(tmp_path), "--out", str(result)]
+    monkeypatch.setattr("sys.argv", command)
+    assert parity.main() == (error > 0)
+    said = capsys.readouterr().out
+    assert ("FAIL" in said) == (error > 0) and "not compared here: something_else" in said
+    (row,) = json.loads(result.read_text())["rows"]
+    assert row["recording"] == "rms_norm" and row["passed"] == (error == 0)
+    assert row["float32"]["atol"] == 2e-5
+    monkeypatch.setattr("sys.argv", ["parity", "--data", str(tmp_path / "none")])
+    assert parity.main() == 2
