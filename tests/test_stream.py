@@ -159,10 +159,16 @@ def test_body_that_follows_a_motion_in_chunks(scene, clips):
 
 def test_motion_in_chunks(scene):
     driver, params, avatar, drive = scene
-    code = animate.encode(driver, params, avatar)
-    window = whole(drive, driver.config.halo)
-    motion, _ = animate.track(driver, params, code, window, initial_state(driver.config))
-    points, _ = animate.deform_points(driver, params, avatar, code, motion, avatar.landmarks)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def together(driver, params, avatar, drive):
+        code = animate.encode(driver, params, avatar)
+        window = whole(drive, driver.config.halo)
+        motion, _ = animate.track(driver, params, code, window, initial_state(driver.config))
+        index = avatar.landmarks
+        return motion, animate.deform_points(driver, params, avatar, code, motion, index)[0]
+
+    motion, points = together(driver, params, avatar, drive)
     chunks = list(stream_motion(driver, params, avatar, drive, 4))
     assert [len(transforms) for transforms, _ in chunks] == [4, 4, 3]
     transforms, landmarks = (np.concatenate(parts) for parts in zip(*chunks, strict=True))

@@ -31,11 +31,11 @@ MAX_FILES = 3000  # LHM's limit
 MAX_BYTES = 4 << 20  # of one file
 
 _PLACES = (
-    ".",
     "smplx_params",
     "smplx/params",
     "smplx_optimized/smplx_params_smoothed",
     "smplx_optimized/smplx_params",
+    ".",
 )
 _KEYS = {
     "root": "root_pose",
@@ -97,8 +97,6 @@ def _files(path: pathlib.Path) -> tuple[list[pathlib.Path], tuple[str, ...]]:
     """Find the files of the frames, in order; say so if there are too many."""
     for place in _PLACES:
         found = list((path / place).glob("*.json"))
-        if found and place == "." and not any(_is_frame(file) for file in found[:1]):
-            continue
         if found:
             numbered = all(file.stem.isdecimal() for file in found)
             found.sort(key=lambda file: (int(file.stem) if numbered else 0, file.name))
@@ -108,11 +106,6 @@ def _files(path: pathlib.Path) -> tuple[list[pathlib.Path], tuple[str, ...]]:
                 )
             return found, ()
     raise InputError(f"there is no motion in {path}; {_REMEDY}")
-
-
-def _is_frame(file: pathlib.Path) -> bool:
-    """Tell a frame from other JSON files beside the folder of the frames (`shape_param.json`)."""
-    return file.stem.isdecimal() or "root_pose" in _load(file)
 
 
 def _load(file: pathlib.Path) -> dict[str, Any]:
@@ -172,7 +165,8 @@ def _seen(
     position: Float[np.ndarray, "T 3"],
 ) -> tuple[np.ndarray, np.ndarray, MotionCamera | None, tuple[str, ...]]:
     """Bring a motion into the frames of the cameras in `cam_params`, if there are any."""
-    roots = [folder for folder in list(files[0].parents)[1:3] if (folder / "cam_params").is_dir()]
+    above = list(files[0].resolve().parents)[1:3]
+    roots = [folder for folder in above if (folder / "cam_params").is_dir()]
     if not roots:
         return rotations, position, None, ("the motion has no cameras: the photo's is used",)
     places = [roots[0] / "cam_params" / file.name for file in files]

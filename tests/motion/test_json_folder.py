@@ -151,6 +151,19 @@ def smplx_model():
     return dataclasses.replace(template, hand_mean=mean, joints=joints)
 
 
+def test_persona_from_inside_its_folders(persona, monkeypatch):
+    folder = persona[0]
+    expected = load_motion(folder)
+    (folder / "smplx").rename(folder / "smplx_optimized")
+    (folder / "smplx_optimized" / "params").rename(folder / "smplx_optimized" / "smplx_params")
+    (folder / "smplx_optimized" / "shape_param.json").write_text("[0.1, 0.2]")
+    monkeypatch.chdir(folder / "smplx_optimized" / "smplx_params")
+    for place in (folder, folder / "smplx_optimized", "."):
+        clip = load_motion(place)
+        np.testing.assert_array_equal(clip.rotations, expected.rotations)
+        assert clip.camera is not None and clip.camera.size == (100, 80)
+
+
 def test_persona_without_cameras(persona):
     folder, rotations, *_ = persona
     for file in (folder / "cam_params").iterdir():

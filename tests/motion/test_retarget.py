@@ -1,5 +1,8 @@
 """A clip on an avatar: absolute rotations reached, placement, jaw, cameras."""
 
+import os
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +29,8 @@ from jaxavatar.motion import (
     motion_deltas,
 )
 
+ROOT = pathlib.Path(__file__).parents[2]
+PARITY = pathlib.Path(os.environ.get("JAXAVATAR_PARITY", ROOT / "../shared/data/parity"))
 JAW = JOINTS.index("jaw")
 
 
@@ -113,3 +118,29 @@ def test_cameras_are_the_clips(toys, made_pose):
     np.testing.assert_allclose(pixels, expected / 4, rtol=1e-5)
     with pytest.raises(ValueError, match="no cameras"):
         motion_camera(made(made_pose(1)), 64)
+
+
+def test_recorded_cameras_of_lhm(made_pose):
+    """Points in the camera's frame land where LHM's matrices put them (its centre is centred)."""
+    paths = sorted(PARITY.glob("camera_*.npz"))
+    if not paths:
+        pytest.skip("the reference outputs are not here")
+    for path in paths:
+        with np.load(path) as data:
+            stored = {key: np.asarray(data[key], float) for key in data}
+        intrinsic = stored["in/intrinsic"]
+        focal = np.diag(intrinsic)[:2]
+        size = 2 * focal * np.tan([stored["out/fovx"] / 2, stored["out/fovy"] / 2])
+        width, height = np.round(size).astype(int).tolist()
+        seen = MotionCamera(focal[None], intrinsic[None, :2, 2], (width, height))
+        camera = motion_camera(made(made_pose(1), camera=seen), max(width, height))
+        assert (camera.width, camera.height) == (width, height)
+        inside = np.random.default_rng(1).uniform([-1, -1, 3], [1, 1, 5], (1, 20, 3))
+        c2w = stored["in/c2w"]
+        world = inside @ c2w[:3, :3].T + c2w[:3, 3]
+        points = np.concatenate([world, np.ones((1, 20, 1))], axis=-1)
+        clip = points @ stored["out/full_proj_transform"]
+        half = np.array([width, height]) / 2
+        expected = half * (clip[..., :2] / clip[..., 3:]) + intrinsic[:2, 2]
+        actual = animate.project_points(jnp.float32(inside), camera)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
