@@ -56,7 +56,7 @@ def paint(
     )
     part = _parts(model, placement)
     group = np.asarray(model.vertex_group)[placement.corners[:, 0]]
-    inner = _cavity(model)[placement.corners[:, 0]] & ~seen
+    inner = mouth_lining(model)[placement.corners[:, 0]] & ~seen
     skin = seen & (group == 0)
     for k in range(3):
         todo = ~seen & (part == k)
@@ -107,7 +107,7 @@ def _parts(model: BodyModel, placement: Placement) -> np.ndarray:
     return part
 
 
-def _cavity(model: BodyModel) -> np.ndarray:
+def mouth_lining(model: BodyModel) -> np.ndarray:
     """Return which skin vertices line the mouth: they lie behind the lips, inside the head."""
     vertices = np.asarray(model.vertices)
     group = np.asarray(model.vertex_group)

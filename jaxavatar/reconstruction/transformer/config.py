@@ -101,6 +101,9 @@ class TransformerConfig:
         head: encoder of the head crop; not wider than `body`.
         hand: encoder of the hand crops.
         decoder_width: of the two hidden layers before the Gaussians.
+        placed: decode Gaussians that were placed on the photo's pixels and on the unseen surface
+            (module `placed`), and tell the query points what the photo shows near them; False
+            decodes one Gaussian per query point, as LHM does.
         sh_degree: of spherical harmonics; None predicts RGB.
         hand_branch: append hand tokens to the keys and values; False removes them (ablation
             "w/o hand enhancement").
@@ -120,6 +123,7 @@ class TransformerConfig:
     head: DinoConfig = DinoConfig()
     hand: VitConfig = HAMER
     decoder_width: int = 512
+    placed: bool = False
     sh_degree: int | None = None
     hand_branch: bool = False
     weight_decoder: bool = False
@@ -134,14 +138,15 @@ class TransformerConfig:
 
 CONFIGS: dict[str, TransformerConfig] = {
     "tiny": TransformerConfig(
-        points=4_000,
+        points=512,
         layers=3,
         width=128,
         heads=4,
-        body=VitConfig((256, 160), 16, 0, 192, 4, 6),
+        body=VitConfig((240, 144), 16, 0, 192, 4, 6),
         head=DinoConfig(112, 14, 128, 4, 4, 2, 8, (0, 1, 2, 3)),
         hand=VitConfig((64, 64), 8, 0, 96, 3, 3),
-        decoder_width=128,
+        decoder_width=96,
+        placed=True,
         hand_branch=True,
         weight_decoder=True,
     ),

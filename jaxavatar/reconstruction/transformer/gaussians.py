@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxavatar.reconstruction.transformer.placed import PhotoPoints, interpolate
+
 REACH = 1.0  # metres: the range of an offset, half of it to each side
 FINAL_CLIP = 0.05
 """Bound of a Gaussian's size after training, metres (`scale_clip` at the end)."""
@@ -157,16 +159,22 @@ class WeightDecoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Float[Array, "B N d"], template: Float[Array, "N J"]
+        self,
+        features: Float[Array, "B M d"],
+        template: Float[Array, "#B N J"],
+        photo: PhotoPoints | None = None,
     ) -> Float[Array, "B N J"]:
         """Return weights of sum 1.
 
         Args:
-            features: of the points.
-            template: the template's weights at the points, of sum 1.
+            features: of the query points.
+            template: the template's weights at the Gaussians, of sum 1.
+            photo: the Gaussians, where they are placed points; the residual of the query points
+                is interpolated to them. None: they are the query points, M = N.
         """
         hidden = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="hidden")(features))
         last = nn.Dense(template.shape[-1], kernel_init=nn.initializers.zeros, name="out")
-        return nn.softmax(
-            jnp.log(template + _SMALLEST_WEIGHT) + last(hidden.astype(template.dtype))
-        )
+        residual = last(hidden.astype(template.dtype))
+        if photo is not None:
+            residual = interpolate(residual, photo)
+        return nn.softmax(jnp.log(template + _SMALLEST_WEIGHT) + residual)

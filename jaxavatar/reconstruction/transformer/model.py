@@ -23,6 +23,12 @@ from jaxavatar.reconstruction.transformer.gaussians import (
     GaussianLayer,
     WeightDecoder,
 )
+from jaxavatar.reconstruction.transformer.placed import (
+    Changes,
+    PhotoPoints,
+    PlacedDecoder,
+    around_queries,
+)
 from jaxavatar.reconstruction.transformer.vit import VisionTransformer
 
 _HANDS = 2  # left, right
@@ -100,8 +106,12 @@ class Reconstructor(nn.Module):
         self.transformer = BodyHeadTransformer(
             config.layers, config.heads, config.body.tokens, config.remat, dtype
         )
-        self.decoder = DecoderNetwork(config.decoder_width, dtype)
-        self.gaussians = GaussianLayer(config.sh_degree)
+        if config.placed:
+            self.photo_embedding = nn.Dense(config.width, dtype=dtype)
+            self.decoder = PlacedDecoder(config.decoder_width, dtype)
+        else:
+            self.decoder = DecoderNetwork(config.decoder_width, dtype)
+            self.gaussians = GaussianLayer(config.sh_degree)
         if config.hand_branch:
             self.hand_encoder = VisionTransformer(config.hand, config.remat, dtype)
             self.hand_projection = HandProjection(config)
@@ -124,16 +134,22 @@ class Reconstructor(nn.Module):
         hands = hands.reshape(batch, _HANDS, *hands.shape[1:])
         return ImageTokens(body, head, hands, crops.hands_seen)
 
-    def features(self, points: Float[Array, "B N 3"], tokens: ImageTokens) -> Float[Array, "B N d"]:
+    def features(
+        self,
+        points: Float[Array, "B N 3"],
+        tokens: ImageTokens,
+        photo: PhotoPoints | None = None,
+    ) -> Float[Array, "B N d"]:
         """Return the points' features, the avatar's tokens Q.
 
         Args:
             points: query points in the canonical pose, metres; the last quarter on the head.
             tokens: from `encode`, or from other encoders of the same widths.
+            photo: the placed points, for a model of such.
 
         Raises:
-            ValueError: the model has a hand branch and there are no hand tokens, or the number of
-                body tokens is not the configured one.
+            ValueError: the model has a hand branch and there are no hand tokens, the number of
+                body tokens is not the configured one, or a model of placed points gets none.
         """
         if tokens.body.shape[1] != self.config.body.tokens:
             raise ValueError(
@@ -144,8 +160,13 @@ class Reconstructor(nn.Module):
             if tokens.hands is None or tokens.hands_seen is None:
                 raise ValueError("a model with a hand branch needs hand tokens and which are seen")
             hands = self.hand_projection(tokens.hands, tokens.hands_seen)
+        embedded = self.point_embedding(points)
+        if self.config.placed:
+            if photo is None:
+                raise ValueError("a model of placed points needs them")
+            embedded = embedded + self.photo_embedding(around_queries(photo, points.shape[1]))
         return self.transformer(
-            self.point_embedding(points),
+            embedded,
             merge(tokens.body, tokens.head),
             self.global_code(tokens.body),
             hands,
@@ -181,6 +202,39 @@ class Reconstructor(nn.Module):
             weights = jnp.broadcast_to(template_weights, shape)
         decoded = self.gaussians(self.decoder(features), points, clip, upper_body)
         return dataclasses.replace(decoded, weights=weights)
+
+    def change(
+        self,
+        features: Float[Array, "B M d"],
+        photo: PhotoPoints,
+        template_weights: Float[Array, "B N J"],
+    ) -> Changes:
+        """Return what changes of placed points: the decoder D_G of a model of such.
+
+        Args:
+            features: from `features`.
+            photo: the placed points; not necessarily those that `features` read.
+            template_weights: skinning weights of the template at the placed points.
+        """
+        changes = self.decoder(features, photo)
+        if not self.config.weight_decoder:
+            return dataclasses.replace(changes, weights=template_weights)
+        weights = self.weight_decoder(features, template_weights, photo)
+        return dataclasses.replace(changes, weights=weights)
+
+    def change_placed(
+        self,
+        points: Float[Array, "B M 3"],
+        crops: Crops,
+        photo: PhotoPoints,
+        template_weights: Float[Array, "B N J"],
+    ) -> Changes:
+        """Regress what changes of the points placed on a photo.
+
+        Arguments as for `features`, `encode` and `change`.
+        """
+        features = self.features(points, self.encode(crops), photo)
+        return self.change(features, photo, template_weights)
 
     def reconstruct(
         self,

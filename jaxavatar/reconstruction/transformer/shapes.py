@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxavatar.reconstruction.transformer.config import TransformerConfig
 from jaxavatar.reconstruction.transformer.model import Crops, Reconstructor
+from jaxavatar.reconstruction.transformer.placed import PhotoPoints
 
 
 def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
@@ -22,10 +23,24 @@ def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
     )
     # No shape depends on the number of points; few are traced faster.
     points, weights = jnp.zeros((1, 8, 3)), jnp.zeros((8, 55))
+    three = jnp.zeros((1, 8, 3))
+    photo = PhotoPoints(
+        points=three,
+        colors=three,
+        seen=jnp.zeros((1, 8), bool),
+        shifts=three,
+        reach=jnp.zeros((1, 8)),
+        nearest=jnp.zeros((1, 8, 3), int),
+        shares=three,
+    )
 
     def initial(key: jax.Array) -> Mapping[str, Any]:
         model = Reconstructor(config)
-        return model.init(key, points, crops, template_weights=weights)["params"]
+        if config.placed:
+            made = model.init(key, points, crops, photo, weights[None], method="change_placed")
+        else:
+            made = model.init(key, points, crops, template_weights=weights)
+        return made["params"]
 
     tree = jax.eval_shape(initial, jax.random.key(0))
     flat: dict[str, Any] = flax.traverse_util.flatten_dict(tree, sep="/")
