@@ -60,7 +60,19 @@ _RATES = ("mocap_frame_rate", "mocap_framerate", "frame_rate", "fps")
 _EXPRESSIONS = ("expression", "expressions", "expr")
 _USED = ("poses", *_SEPARATE, *_TRANSLATIONS, *_RATES, "flat_hand_mean")
 _WORLDS = {"z": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0), "-y": (0.0, -1.0, 0.0)}
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, LookupError, EOFError, OSError)
+# What zipfile and NumPy raise on a damaged archive.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    LookupError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def read_npz(path: pathlib.Path, reading: Reading) -> MotionClip:
