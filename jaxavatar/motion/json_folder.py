@@ -132,7 +132,7 @@ def _column(
             raise InputError(f"{file} has no {key}; write it again or remove it")
         try:
             row = np.asarray(frame[key], float).reshape(-1)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InputError(f"{key} in {file} is no list of numbers; write it again") from error
         if row.size != size:
             what = " (principal components?)" if "hand" in key and row.size < size else ""
@@ -186,8 +186,9 @@ def _seen(
         with Image.open(picture) as image:
             size = image.size
     except OSError:
-        size = round(2 * centre[0, 0]), round(2 * centre[0, 1])
-    if not 1 <= min(size) <= max(size) <= _MOST_PIXELS:
+        size = 2 * centre[0, 0], 2 * centre[0, 1]
+    if not all(1 <= side <= _MOST_PIXELS for side in size):
         raise InputError(f"princpt in {places[0]} is not in pixels; mend it")
+    size = round(size[0]), round(size[1])
     focal = _column(places, views, "focal", 2)
     return rotations, position, MotionCamera(focal, centre, size), ()

@@ -145,18 +145,14 @@ def _arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], set[str]]:
     used = [key for key in _USED if key in sizes]
     if sum(sizes[key] for key in used) > MAX_BYTES:
         raise InputError(f"the motion {path} holds more than {MAX_BYTES >> 20} MiB; cut it")
-    arrays = {}
-    with np.load(path, allow_pickle=False) as file:
-        for key in used:
-            try:
-                arrays[key] = np.asarray(file[key])
-                plain = arrays[key].dtype.kind in "fiub"
-            except _DAMAGE as error:
-                raise InputError(
-                    f"{key} in the motion {path} is pickled or damaged; {remedy}"
-                ) from error
-            if not plain:
-                raise InputError(f"{key} in the motion {path} is no array of numbers; {remedy}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: np.asarray(file[key]) for key in used}
+    except _DAMAGE as error:
+        raise InputError(f"the motion {path} is damaged, or pickled; {remedy}") from error
+    for key, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{key} in the motion {path} is no array of numbers; {remedy}")
     return arrays, set(sizes)
 
 

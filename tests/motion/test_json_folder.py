@@ -189,6 +189,7 @@ def damage(file: pathlib.Path, change):
         (lambda f: f.update(lhand_pose=[0.0] * 12), "12 numbers .principal components"),
         (lambda f: f.update(trans=["a", 0, 0]), "trans in .* is no list of numbers"),
         (lambda f: f.update(root_pose=[[1, 2], [3]]), "is no list of numbers"),
+        (lambda f: f.update(root_pose=[10**400, 0, 0]), "is no list of numbers"),
         (lambda f: f.update(trans=[0, float("nan"), 0]), "not finite in frame 1"),
         (lambda f: f.update(img_size_wh=[640, 480]), "image size changes"),
         (lambda f: f.update(img_size_wh=[0, 480]), "not in pixels"),
@@ -221,6 +222,10 @@ def test_binary_and_huge_frames(lhm, monkeypatch):
 
 def test_wrong_cameras(persona):
     folder = persona[0]
+    damage(folder / "cam_params" / "1.json", lambda view: view.update(princpt=[float("nan"), 5]))
+    with pytest.raises(InputError, match=r"princpt in .*1.json is not in pixels"):
+        load_motion(folder)
+    damage(folder / "cam_params" / "1.json", lambda view: view.update(princpt=[40, 50]))
     damage(folder / "cam_params" / "2.json", lambda view: view.update(R=[[2, 0, 0]] * 3))
     with pytest.raises(InputError, match="no rotation matrix"):
         load_motion(folder)
