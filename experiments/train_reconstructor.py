@@ -209,6 +209,7 @@ def measure(config: TransformerConfig, params: dict, samples: Sample) -> dict:
         for name, made in (("placed", plain), ("regressed", changed)):
             color = jnp.abs(made.colors - batch.truth.colors).mean(-1)
             off = 1000 * jnp.linalg.norm(made.shift - way, axis=-1)
+            assert made.weights is not None
             wrong = 0.5 * jnp.abs(made.weights - batch.truth.weights).sum(-1)
             for term, values in (("color", color), ("millimetres", off), ("weights", wrong)):
                 rows[f"{name}_{term}"] = (values * hidden).sum(1) / hidden.sum(1)

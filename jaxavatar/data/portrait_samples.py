@@ -123,16 +123,16 @@ def portrait_sample(config: TransformerConfig, seed: int) -> Sample:
     colors = portraits.lit_colors(person.look, at, person.light, placement.normals)
     viewmats, intrinsics, views = _turned_views(model, person, rng)
     truth = Truth(
-        colors=np.where(placement.seen[:, None], painted, colors),
-        color_known=known,
-        shift=_true_shift(model, person, placement, avatar),
-        shift_known=known,
-        weights=_true_weights(model, person, placement),
+        colors=jnp.asarray(np.where(placement.seen[:, None], painted, colors)),
+        color_known=jnp.asarray(known),
+        shift=jnp.asarray(_true_shift(model, person, placement, avatar)),
+        shift_known=jnp.asarray(known),
+        weights=jnp.asarray(_true_weights(model, person, placement)),
         transforms=person.surface.transforms,
-        viewmats=viewmats,
-        K=intrinsics,
-        views=views,
-        view_known=np.ones(_VIEWS, bool),
+        viewmats=jnp.asarray(viewmats),
+        K=jnp.asarray(intrinsics),
+        views=jnp.asarray(views),
+        view_known=jnp.asarray(np.ones(_VIEWS, bool)),
     )
     return _compact(dataclasses.replace(sample, crops=cut, truth=truth))
 
@@ -184,16 +184,16 @@ def photo_sample(
     )
     shown = animate.render_frames(animate.pose_avatar(best, still), cameras, jnp.zeros(3))
     truth = Truth(
-        colors=np.asarray(best.colors),
-        color_known=known,
-        shift=np.asarray(best.means) - np.asarray(begun.avatar.means),
-        shift_known=known,
-        weights=np.asarray(best.weights),
+        colors=jnp.asarray(np.asarray(best.colors)),
+        color_known=jnp.asarray(known),
+        shift=jnp.asarray(np.asarray(best.means) - np.asarray(begun.avatar.means)),
+        shift_known=jnp.asarray(known),
+        weights=jnp.asarray(np.asarray(best.weights)),
         transforms=skinning_transforms(best.joints, local, PARENTS),
-        viewmats=viewmats,
-        K=intrinsics,
-        views=np.concatenate([shown.images, shown.alpha[..., None]], -1),
-        view_known=np.array([True, True, True, False]),
+        viewmats=jnp.asarray(viewmats),
+        K=jnp.asarray(intrinsics),
+        views=jnp.asarray(np.concatenate([shown.images, shown.alpha[..., None]], -1)),
+        view_known=jnp.asarray(np.array([True, True, True, False])),
     )
     cut = _one(crops.make_crops(config, image, findings))
     return _compact(dataclasses.replace(sample, crops=cut, truth=truth))

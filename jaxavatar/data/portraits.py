@@ -251,7 +251,8 @@ def _findings(person: Person, alpha: np.ndarray, rng: np.random.Generator) -> Fi
         full = np.concatenate([points, points[-5:]])
         hands.append(HandLandmarks(full, np.zeros(21), 1.0) if found else None)
     pose = PoseLandmarks(np.zeros((33, 2)), np.zeros(33), np.ones(33), 1.0)
-    return Findings(pose, FaceLandmarks(face, np.zeros(478), 1.0), *hands, matte, ())
+    marks = FaceLandmarks(face, np.zeros(478), 1.0)
+    return Findings(pose, marks, hands[0], hands[1], matte, ())
 
 
 def _background(rng: np.random.Generator) -> Float[np.ndarray, "H W 3"]:

@@ -1,5 +1,6 @@
 """Cut out of a photo what the transformer's encoders look at: person, head, hands."""
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
@@ -33,10 +34,10 @@ def make_crops(
     """
     hands, seen = _hands(config, image, findings)
     return Crops(
-        body=_body(config, image, findings)[None],
-        head=_head(config, image, findings)[None],
-        hands=hands[None] if config.hand_branch else None,
-        hands_seen=seen[None] if config.hand_branch else None,
+        body=jnp.asarray(_body(config, image, findings))[None],
+        head=jnp.asarray(_head(config, image, findings))[None],
+        hands=jnp.asarray(hands)[None] if config.hand_branch else None,
+        hands_seen=jnp.asarray(seen)[None] if config.hand_branch else None,
     )
 
 
@@ -45,7 +46,7 @@ def _body(config: TransformerConfig, image: np.ndarray, findings: Findings) -> n
     pixels = np.round(255 * image).astype(np.uint8)
     if height == width:  # LHM's: 5 : 3, made square with white
         picture, _ = crop_person(pixels, findings.matte, height)
-        return np.asarray(to_square(picture[None], height))[0]
+        return np.asarray(to_square(jnp.asarray(picture)[None], height))[0]
     assert abs(height / width - ASPECT) < 0.01, "the body encoder's input is square or 5 : 3"
     picture, _ = crop_person(pixels, findings.matte, 2 * width, 4 * width)
     return resize_area(picture, height, width).astype(np.float32)

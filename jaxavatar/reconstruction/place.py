@@ -88,6 +88,55 @@ def place(
     return Placement(*fields)
 
 
+def place_at(
+    model: BodyModel,
+    surface: Surface,
+    K: Float[np.ndarray, "3 3"],
+    matte: Float[np.ndarray, "H W"],
+    corners: Int[np.ndarray, "N 3"],
+    mix: Float[np.ndarray, "N 3"],
+    area: Float[np.ndarray, " N"],
+) -> Placement:
+    """Put Gaussians at given points of the template, grouped by region (`by_region`).
+
+    Args:
+        model: the body.
+        surface: the person's mesh.
+        K: intrinsics for the size of `matte`.
+        matte: the person's coverage in the photo, [0, 1].
+        corners: vertices of the triangle each point lies in.
+        mix: barycentric weights.
+        area: of the surface that each point stands for, square metres.
+    """
+    view = look(model, surface, K, matte)
+    order = by_region(model, corners)
+    corners, mix = corners[order], mix[order]
+    point = (view.vertices[corners] * mix[:, :, None]).sum(1)
+    normals = unit((view.normals[corners] * mix[:, :, None]).sum(1))
+    pixel = project(point, K)
+    height, width = matte.shape
+    inside = ((pixel >= 0) & (pixel < [width, height])).all(1)
+    ix, iy = np.clip(pixel.astype(int), 0, [width - 1, height - 1]).T
+    facing = -(normals * unit(point)).sum(1) > 0.2
+    seen = inside & facing & view.covered[iy, ix] & (point[:, 2] < view.depth[iy, ix] + 0.004)
+    return Placement(
+        corners=corners,
+        mix=mix,
+        shift=np.zeros((len(corners), 3)),
+        normals=normals,
+        sizes=0.7 * np.sqrt(area[order]),
+        slant=np.ones(len(corners)),
+        pixel=np.where(seen[:, None], pixel, np.nan),
+        seen=seen,
+        region=_vertex_order(model)[corners[:, 0]],
+    )
+
+
+def by_region(model: BodyModel, corners: Int[np.ndarray, "N 3"]) -> Int[np.ndarray, " N"]:
+    """Return the order in which points of the template are grouped by region."""
+    return np.argsort(_vertex_order(model)[corners[:, 0]], kind="stable")
+
+
 def _vertex_order(model: BodyModel) -> Int[np.ndarray, " V"]:
     """Return each vertex's index into `ORDER`."""
     names = np.array([ORDER.index(name) for name in REGIONS])

@@ -71,7 +71,7 @@ def nearest_queries(
     """
     distance, index = KDTree(queries.points).query(points, k=3)
     near = 1.0 / (distance + 1e-3)
-    return index.astype(np.int32), (near / near.sum(1, keepdims=True)).astype(np.float32)
+    return np.asarray(index, np.int32), (near / near.sum(1, keepdims=True)).astype(np.float32)
 
 
 def _spread(

@@ -13,7 +13,8 @@ from jaxavatar.reconstruction.assemble import assemble, carry_home
 from jaxavatar.reconstruction.fit import BodyFit, fit_body
 from jaxavatar.reconstruction.optimise import Target
 from jaxavatar.reconstruction.paint import bleed_free, paint
-from jaxavatar.reconstruction.place import Budget, Placement, place
+from jaxavatar.reconstruction.place import Budget, Placement, place, place_at
+from jaxavatar.reconstruction.query import Queries
 from jaxavatar.reconstruction.raster import rasterise
 from jaxavatar.reconstruction.surface import Surface, build_surface
 from jaxavatar.structs import Avatar, Findings
@@ -44,14 +45,14 @@ class Start:
 
 
 def start(
-    image: Float[np.ndarray, "H W 3"], findings: Findings, budget: Budget, seed: int
+    image: Float[np.ndarray, "H W 3"], findings: Findings, where: Budget | Queries, seed: int
 ) -> Start:
     """Fit the body, place Gaussians on photo and body, and paint them.
 
     Args:
         image: the photo, [0, 1].
         findings: from `perception.perceive` on this photo.
-        budget: how many Gaussians.
+        where: how many Gaussians to place, or the points of the template that become Gaussians.
         seed: for the choice of points.
     """
     model = load_template()
@@ -61,7 +62,11 @@ def start(
     photo, matte, scale = _resize(image, findings.matte)
     K = np.asarray(fit.K, float) * [[scale], [scale], [1.0]]
     matte = np.maximum(matte, _hands(model, surface, K, matte.shape, findings))
-    placement = place(model, surface, K, matte, budget, np.random.default_rng(seed))
+    if isinstance(where, Budget):
+        placement = place(model, surface, K, matte, where, np.random.default_rng(seed))
+    else:
+        spots = where.corners, where.mix, where.area
+        placement = place_at(model, surface, K, matte, *spots)
     canonical, _, _ = carry_home(model, surface, placement)
     colors = paint(model, placement, canonical, photo, matte)
     avatar, face = assemble(model, fit, surface, placement, colors, size)

@@ -12,6 +12,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ from jaxavatar.files import replacing
 from jaxavatar.training.checkpoint import Checkpoints
 from jaxavatar.training.curve import draw_curve
 from jaxavatar.training.state import TrainState
-from jaxavatar.training.step import Batch, Metrics
+from jaxavatar.training.step import Metrics
 
 
 class DivergedError(RuntimeError):
@@ -54,9 +55,9 @@ Preview = Callable[[TrainState], Float[np.ndarray, "H W 3"]]
 
 def train(
     config: LoopConfig,
-    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+    step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
     state: TrainState,
-    batch_of: Callable[[int], Batch],
+    batch_of: Callable[[int], Any],
     folder: str | os.PathLike[str],
     preview: Preview | None = None,
 ) -> TrainState:

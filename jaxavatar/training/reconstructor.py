@@ -117,7 +117,7 @@ def batch_loss(
     terms = jax.vmap(_terms)(batch, changes, shown, hidden)
     terms["view"] = jax.lax.map(lambda item: _view_term(*item), (batch, changes, viewing))
     terms = jax.tree.map(jnp.mean, terms)
-    value = sum(getattr(loss, name) * term for name, term in terms.items())
+    value = jnp.sum(jnp.stack([getattr(loss, name) * term for name, term in terms.items()]))
     return value, {**terms, "loss": value}
 
 

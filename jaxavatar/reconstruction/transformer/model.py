@@ -6,6 +6,7 @@ hands enter as further keys and values (Hand++). The encoders and the rest can b
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -106,11 +107,11 @@ class Reconstructor(nn.Module):
         self.transformer = BodyHeadTransformer(
             config.layers, config.heads, config.body.tokens, config.remat, dtype
         )
+        decoder: Any = PlacedDecoder if config.placed else DecoderNetwork
+        self.decoder = decoder(config.decoder_width, dtype)
         if config.placed:
             self.photo_embedding = nn.Dense(config.width, dtype=dtype)
-            self.decoder = PlacedDecoder(config.decoder_width, dtype)
         else:
-            self.decoder = DecoderNetwork(config.decoder_width, dtype)
             self.gaussians = GaussianLayer(config.sh_degree)
         if config.hand_branch:
             self.hand_encoder = VisionTransformer(config.hand, config.remat, dtype)

@@ -94,7 +94,8 @@ def interpolate(features: Float[Array, "B M d"], photo: PhotoPoints) -> Float[Ar
 
     def one(features: Array, nearest: Array, shares: Array) -> Array:
         # One neighbour at a time: three at once would take three times the memory.
-        return sum(features[nearest[:, k]] * shares[:, k, None] for k in range(shares.shape[1]))
+        a, b, c = (features[nearest[:, k]] * shares[:, k, None] for k in range(3))
+        return a + b + c
 
     return jax.vmap(one)(features, photo.nearest, photo.shares)
 
