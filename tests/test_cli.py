@@ -23,6 +23,7 @@ from scipy.spatial.transform import Rotation
 import jaxavatar.drive
 import jaxavatar.perception
 import jaxavatar.preview
+import jaxavatar.reconstruction.regress
 import jaxavatar.stream
 from jaxavatar import avatar_file, cli, weights
 from jaxavatar.deformer import Driver, DriverConfig, initial_state, save_params, whole
@@ -73,11 +74,12 @@ def calls(monkeypatch, toys, tmp_path) -> dict:
         matte = np.ones(image.shape[:2])
         return Findings(pose, None, None, None, matte, ("the left hand is hidden",))
 
-    def create_avatar(image, findings, *, steps, seed, progress):
-        seen["create"] = {"steps": steps, "seed": seed}
+    def create_avatar(image, findings, *, method, regressor, steps, seed, progress):
+        seen["create"] = {"method": method, "steps": steps, "seed": seed}
+        steps = steps or 3
         for step in range(1, steps + 1):
             progress(step, steps, {"loss": 1 / step})
-        report = {"psnr": np.float32(30)}
+        report = {"psnr": np.float32(30), "steps": steps}
         return types.SimpleNamespace(avatar=toys.avatar(), report=report)
 
     def make_drive(samples, text=None):
@@ -90,6 +92,12 @@ def calls(monkeypatch, toys, tmp_path) -> dict:
         for _ in range(3):
             yield Frames(jnp.broadcast_to(background, (*shape, 3)), jnp.zeros(shape))
 
+    def load_regressor(path):
+        seen["weights"] = path
+        licences = ("CC-BY-NC-4.0",) if path.name == "lhm.safetensors" else ()
+        return types.SimpleNamespace(licences=licences)
+
+    monkeypatch.setattr(jaxavatar.reconstruction.regress, "load_regressor", load_regressor)
     module = types.ModuleType("jaxavatar.reconstruction.create")
     module.__dict__["create_avatar"] = create_avatar
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -128,11 +136,12 @@ def test_create(tmp_path, photo, calls, capsys):
     captured = capsys.readouterr()
     assert captured.out == f"{target}\n"
     assert "the left hand is hidden" in captured.err and "7/7" in captured.err
-    assert calls["create"] == {"steps": 7, "seed": 3}
+    assert calls["create"] == {"method": "regress+finetune", "steps": 7, "seed": 3}
+    assert calls["weights"] == jaxavatar.reconstruction.regress.PACKAGED
     assert calls["image"].shape == (400, 300, 3)
     avatar, info = avatar_file.load_avatar(target)
     assert avatar.n_face == 60
-    assert info["photo"] == photo.name and info["report"] == {"psnr": 30.0}
+    assert info["photo"] == photo.name and info["report"] == {"psnr": 30.0, "steps": 7}
     assert info["messages"] == ["the left hand is hidden"]
     assert files(out) == {target.name, "preview.png", "report.json"}
 
@@ -238,6 +247,31 @@ def test_background_of_another_shape(tmp_path, saved, speech, calls, side, tall)
     # Away from the edge between two tiles, where the interpolation mixes them.
     inside = (np.abs(np.arange(160) - 79.5) > 6) & (np.abs(np.arange(160) - 79.5) < 74)
     np.testing.assert_allclose(shown[inside][:, inside], expected[inside][:, inside], atol=2)
+
+
+def test_create_by_another_method(tmp_path, photo, calls, capsys):
+    out = tmp_path / "d"
+    assert run("create", photo, "--out", out, "--method", "optimise") == 0
+    assert calls["create"] == {"method": "optimise", "steps": None, "seed": 0}
+    assert "weights" not in calls
+    other = tmp_path / "lhm.safetensors"
+    assert run("create", photo, "--out", out, "--method", "regress", "--weights", other) == 0
+    assert calls["weights"] == other
+    assert "CC-BY-NC-4.0" in capsys.readouterr().err
+    _, info = avatar_file.load_avatar(out / f"{photo.stem}.avatar")
+    assert info["method"] == "regress" and info["licences"] == ["CC-BY-NC-4.0"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--method", "regress", "--steps", 3), "takes no steps"),
+        (("--method", "optimise", "--weights", "x"), "uses no transformer"),
+    ],
+)
+def test_methods_have_their_options(tmp_path, photo, calls, capsys, options, word):
+    assert word in fails(capsys, "create", photo, "--out", tmp_path / "d", *options)
+    assert not list((tmp_path / "d").iterdir())
 
 
 @pytest.mark.parametrize("command", ["create", "talk"])

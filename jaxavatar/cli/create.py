@@ -8,13 +8,15 @@ import pathlib
 import typing
 
 from jaxavatar.cli import common
+from jaxavatar.errors import InputError
 from jaxavatar.files import replacing
 
 if typing.TYPE_CHECKING:
     from jaxavatar.photo import Photo
+    from jaxavatar.reconstruction.regress import Regressor
     from jaxavatar.structs import Avatar
 
-STEPS = 200
+METHODS = ("regress+finetune", "regress", "optimise")
 
 
 def add_parser(commands: common.Commands) -> None:
@@ -37,11 +39,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of making an avatar."""
     group = parser.add_argument_group("making the avatar")
     group.add_argument(
+        "--method",
+        choices=METHODS,
+        default=METHODS[0],
+        help="let the transformer make the unseen sides and polish the result on the photo, only"
+        " the former, or only the latter (default: %(default)s)",
+    )
+    group.add_argument(
+        "--weights",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="transformer other than the packaged, as `jaxavatar weights import` writes it",
+    )
+    group.add_argument(
         "--steps",
         type=common.positive,
-        default=STEPS,
         metavar="N",
-        help="steps of optimisation on the photo (default: %(default)s)",
+        help="steps of the polish (default: 60 with the transformer, 200 without)",
     )
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of randomness (default: %(default)s)"
@@ -54,8 +68,29 @@ def run(arguments: argparse.Namespace) -> None:
     from jaxavatar.photo import load_photo
 
     photo = load_photo(arguments.photo)
-    make(photo, arguments, target, preview)
+    make(photo, prepare(arguments), arguments, target, preview)
     print(target)
+
+
+def prepare(arguments: argparse.Namespace) -> Regressor | None:
+    """Read the transformer where the method needs it, so that mistakes show before the work.
+
+    Raises:
+        InputError: options that do not go together, or weights that cannot be used.
+    """
+    if arguments.method == "regress" and arguments.steps is not None:
+        raise InputError("--method regress takes no steps; leave --steps out")
+    if arguments.method == "optimise":
+        if arguments.weights is not None:
+            raise InputError("--method optimise uses no transformer; leave --weights out")
+        return None
+    from jaxavatar.reconstruction.regress import PACKAGED, load_regressor
+
+    regressor = load_regressor(arguments.weights or PACKAGED)
+    if regressor.licences:
+        terms = ", ".join(regressor.licences)
+        common.say([f"the terms of the transformer's weights hold for the avatar too: {terms}"])
+    return regressor
 
 
 def places(folder: pathlib.Path, photo: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
@@ -69,7 +104,11 @@ def places(folder: pathlib.Path, photo: pathlib.Path) -> tuple[pathlib.Path, pat
 
 
 def make(
-    photo: Photo, arguments: argparse.Namespace, target: pathlib.Path, preview: pathlib.Path
+    photo: Photo,
+    regressor: Regressor | None,
+    arguments: argparse.Namespace,
+    target: pathlib.Path,
+    preview: pathlib.Path,
 ) -> Avatar:
     """Make an avatar of the photo and write it with its preview.
 
@@ -98,11 +137,19 @@ def make(
             bar.update(step - bar.n)
 
         creation = create_avatar(
-            photo.image, findings, steps=arguments.steps, seed=arguments.seed, progress=progress
+            photo.image,
+            findings,
+            method=arguments.method,
+            regressor=regressor,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            progress=progress,
         )
     info = {
         "photo": arguments.photo.name,
-        "steps": arguments.steps,
+        "method": arguments.method,
+        "licences": [] if regressor is None else list(regressor.licences),
+        "steps": creation.report["steps"],
         "seed": arguments.seed,
         "messages": [*photo.messages, *findings.messages],
         "report": creation.report,

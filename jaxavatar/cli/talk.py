@@ -31,8 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     from jaxavatar.photo import load_photo
 
     photo = load_photo(arguments.photo)
+    regressor = create.prepare(arguments)
     performance = animate.prepare(arguments)
-    avatar = create.make(photo, arguments, target, preview)
+    avatar = create.make(photo, regressor, arguments, target, preview)
     animate.render(avatar, performance, arguments, video)
     print(target)
     print(video)

@@ -72,7 +72,7 @@ def create_avatar(
     Raises:
         InputError: the transformer's weights cannot be read.
     """
-    steps = STEPS[method] if steps is None else steps
+    steps = STEPS[method] if steps is None or method == "regress" else steps
     where = budget
     if method != "optimise":
         regressor = load_regressor() if regressor is None else regressor
@@ -93,6 +93,7 @@ def create_avatar(
     done = time.monotonic()
     report = _report(begun, avatar, findings) | {
         "method": method,
+        "steps": steps,
         "psnr_inside_matte": psnr,
         "seconds": done - started,
         "seconds_after_placing": done - ready,

@@ -58,6 +58,12 @@ class Regressor:
     params: dict[str, Any]
     info: dict[str, Any]
 
+    @property
+    def licences(self) -> tuple[str, ...]:
+        """Licences of the released weights that the parameters were imported from."""
+        found = [str(origin.get("licence")) for origin in self.info.get("imports", [])]
+        return tuple(dict.fromkeys(found))
+
 
 @flax.struct.dataclass
 class Inputs:
