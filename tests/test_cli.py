@@ -294,6 +294,7 @@ def test_mistakes_show_before_the_long_work(tmp_path, photo, speech, calls, caps
         assert "--voice" in fails(capsys, *good, "--voice", "slt")
         assert "neither a colour" in fails(capsys, *good, "--background", "reddish")
         assert "gone.npz" in fails(capsys, *good, "--driver", tmp_path / "gone.npz")
+    calls.pop("weights", None)  # reading them is quick
     assert calls == {}
 
 
