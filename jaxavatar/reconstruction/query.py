@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
@@ -48,7 +49,10 @@ def template_queries(count: int) -> Queries:
     parts = [_spread(model, faces[~head], body), _spread(model, faces[head], count - body)]
     corners, mix, area = (np.concatenate(column) for column in zip(*parts, strict=True))
     own = (weights[corners] * mix[:, :, None]).sum(1)
-    return Queries(corners, mix, in_canonical_pose(model, corners, mix), own, area)
+    # Eager even when first called while tracing: the cache must not keep a tracer.
+    with jax.ensure_compile_time_eval():
+        points = in_canonical_pose(model, corners, mix)
+    return Queries(corners, mix, points, own, area)
 
 
 def in_canonical_pose(

@@ -1,5 +1,7 @@
 """Query points cover the template evenly, are the same everywhere, and find their neighbours."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -78,6 +80,12 @@ def test_they_are_the_same_every_time(queries):
     for name in ("corners", "mix", "points", "weights", "area"):
         np.testing.assert_array_equal(getattr(again, name), getattr(queries, name))
     assert template_queries(COUNT) is again
+
+
+def test_they_may_first_be_asked_for_while_tracing(queries):
+    template_queries.cache_clear()
+    traced = jax.jit(lambda: jnp.asarray(template_queries(COUNT).points))()
+    np.testing.assert_allclose(traced, queries.points, atol=1e-6)
 
 
 def test_the_legs_are_apart_and_the_rest_is_the_t_pose(model, queries):
