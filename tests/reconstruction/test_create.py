@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxavatar.reconstruction import create
+from jaxavatar.reconstruction import create, start
 from jaxavatar.reconstruction.place import Budget
 
 BUDGET = Budget(seen=(900, 300, 3000), unseen=(500, 150, 800))
@@ -56,10 +56,10 @@ def test_sizes_are_the_budget_and_values_are_finite(creation):
 def test_large_photos_shrink_and_small_ones_stay():
     """A picture of its own coordinates keeps them when it shrinks."""
     y, x = np.mgrid[:768, :1024] / 1024
-    photo, matte, scale = create._resize(np.stack([x, y, x * y], -1), x)
+    photo, matte, scale = start._resize(np.stack([x, y, x * y], -1), x)
     assert (photo.shape, matte.shape, scale) == ((384, 512, 3), (384, 512), 0.5)
     np.testing.assert_allclose(photo[10:-10, 10:-10, 0], matte[10:-10, 10:-10], atol=1e-6)
     expected = (np.arange(512) + 0.5) / 512 - 0.5 / 1024
     np.testing.assert_allclose(matte[200, 10:-10], expected[10:-10], atol=1e-3)
-    small, _, scale = create._resize(np.stack([x, y, x], -1)[:100, :100], x[:100, :100])
+    small, _, scale = start._resize(np.stack([x, y, x], -1)[:100, :100], x[:100, :100])
     assert (small.shape, scale) == ((100, 100, 3), 1.0)
