@@ -41,6 +41,7 @@ from jaxavatar.training.reconstructor import (
     make_reconstructor_step,
     regress,
     render_changed,
+    true_way,
 )
 from jaxavatar.training.state import TrainState, make_optimiser
 
@@ -202,13 +203,11 @@ def measure(config: TransformerConfig, params: dict, samples: Sample) -> dict:
         changed = regress(config, params, batch, batch.photo)
         plain = jax.vmap(untouched)(batch)
         hidden = batch.truth.color_known & ~batch.photo.seen
-        way = jnp.clip(
-            batch.truth.shift, -batch.photo.reach[..., None], batch.photo.reach[..., None]
-        )
+        way = true_way(batch.truth, batch.photo)
         rows = {}
         for name, made in (("placed", plain), ("regressed", changed)):
             color = jnp.abs(made.colors - batch.truth.colors).mean(-1)
-            off = 1000 * jnp.linalg.norm(made.shift - way, axis=-1)
+            off = 1000 * jnp.abs(jnp.sum(made.shift * batch.photo.rays, axis=-1) - way)
             assert made.weights is not None
             wrong = 0.5 * jnp.abs(made.weights - batch.truth.weights).sum(-1)
             for term, values in (("color", color), ("millimetres", off), ("weights", wrong)):

@@ -116,6 +116,7 @@ def _inputs(config: TransformerConfig, points: int, placed: int) -> tuple:
             colors=uniform(1, placed, 3),
             seen=jnp.asarray(rng.uniform(size=(1, placed)) < 0.5),
             shifts=0.02 * uniform(1, placed, 3),
+            rays=uniform(1, placed, 3),
             reach=0.02 * uniform(1, placed),
             nearest=jnp.asarray(rng.integers(points, size=(1, placed, 3))),
             shares=jnp.full((1, placed, 3), 1 / 3),

@@ -18,7 +18,6 @@ from jaxavatar.body import (
     BodyModel,
     load_template,
     local_transforms,
-    skin,
     skinning_transforms,
 )
 from jaxavatar.data import looks, portraits
@@ -48,7 +47,7 @@ class Truth:
     Attributes:
         colors: of each placed point, [0, 1].
         color_known: where `colors` holds.
-        shift: from each placed point to where it belongs, canonical metres.
+        shift: from each placed point to where its spot of the body is, canonical metres.
         shift_known: where `shift` holds.
         weights: skinning weights.
         transforms: skinning transforms of the views' pose.
@@ -125,7 +124,7 @@ def portrait_sample(config: TransformerConfig, seed: int) -> Sample:
     truth = Truth(
         colors=jnp.asarray(np.where(placement.seen[:, None], painted, colors)),
         color_known=jnp.asarray(known),
-        shift=jnp.asarray(_true_shift(model, person, placement, avatar)),
+        shift=jnp.asarray(_true_shift(person, placement, avatar)),
         shift_known=jnp.asarray(known),
         weights=jnp.asarray(_true_weights(model, person, placement)),
         transforms=person.surface.transforms,
@@ -237,38 +236,26 @@ def _true_weights(
 
 
 def _true_shift(
-    model: BodyModel, person: portraits.Person, placement: Placement, avatar: Avatar
+    person: portraits.Person, placement: Placement, avatar: Avatar
 ) -> Float[np.ndarray, "N 3"]:
-    """Return the way to the clothed surface; for what the photo sees, only along the ray."""
-    corners, mix = placement.corners, placement.mix[:, :, None]
-    shift = (person.clothed[corners] * mix).sum(1) - np.asarray(avatar.means, float)
-    own = avatar.weights, person.surface.transforms
-    posed, linear = (np.asarray(x, float) for x in skin(avatar.means, *own))
-    ray = posed / np.linalg.norm(posed, axis=1, keepdims=True)
-    way = (np.einsum("nab,nb->na", linear, shift) * ray).sum(1, keepdims=True) * ray
-    seen = np.linalg.solve(linear, way[:, :, None])[:, :, 0]
-    return np.where(placement.seen[:, None], seen, shift)
+    """Return the way from each point to the clothed surface, canonical metres."""
+    clothed = (person.clothed[placement.corners] * placement.mix[:, :, None]).sum(1)
+    return clothed - np.asarray(avatar.means, float)
 
 
 def _turned_views(
     model: BodyModel, person: portraits.Person, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Render a person from all around: the first view from behind, the others anywhere."""
+    """Render a person as in the photo, from behind, and from anywhere."""
     angles = rng.uniform(-np.pi, np.pi, _VIEWS)
-    angles[0] = np.pi + rng.normal(0, 0.4)
-    return _shots(model, person, angles, rng)
-
-
-def _shots(
-    model: BodyModel, person: portraits.Person, angles: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    angles[:2] = 0.0, np.pi + rng.normal(0, 0.4)
     viewmats, intrinsics, views = [], [], []
     centre = np.asarray(person.fit.pose.translation, float) + np.asarray(model.joints, float)[0]
     for angle in angles:
         viewmat = turned(centre, angle)
         K = np.asarray(person.fit.K, float).copy()
         K[:2] *= VIEW_SIDE / portraits.SIDE
-        if rng.random() < 0.4:  # close up on the head
+        if angle and rng.random() < 0.4:  # close up on the head
             head = np.asarray(person.surface.posed, float)[_crown(model)]
             at = viewmat[:3, :3] @ head + viewmat[:3, 3]
             K[0, 0] = K[1, 1] = VIEW_SIDE * at[2] / 0.42

@@ -72,7 +72,7 @@ def random_portrait(seed: int) -> Portrait:
     fit = _framed(model, _fit(model, rng), rng)
     look = looks.random_look(rng)
     light = np.array([rng.normal(0, 0.6), rng.normal(-0.7, 0.3), -1.0])
-    light = np.append(light / np.linalg.norm(light), rng.uniform(0.1, 0.45))
+    light = np.append(light / np.linalg.norm(light), rng.uniform(0.05, 0.3))
     person = _dressed(model, fit, look, light)
     image, alpha = shoot(person, np.eye(4), np.asarray(fit.K), SIDE)
     image = image + _background(rng) * (1 - alpha[..., None])

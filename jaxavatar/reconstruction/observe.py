@@ -4,12 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxavatar.body import BodyModel
+from jaxavatar.body import BodyModel, skin
 from jaxavatar.reconstruction.paint import mouth_lining
 from jaxavatar.reconstruction.place import ORDER, Placement
 from jaxavatar.reconstruction.query import Queries, in_canonical_pose, nearest_queries
 from jaxavatar.reconstruction.surface import Surface
 from jaxavatar.reconstruction.transformer.placed import PhotoPoints
+from jaxavatar.reconstruction.view import unit
 from jaxavatar.structs import Avatar
 
 _SEEN, _UNSEEN, _FACE, _HAND = 0.04, 0.08, 0.01, 0.005  # metres
@@ -36,11 +37,19 @@ def observe(
         points=jnp.asarray(points, jnp.float32),
         colors=avatar.colors,
         seen=jnp.asarray(placement.seen),
+        rays=jnp.asarray(_rays(surface, avatar), jnp.float32),
         reach=jnp.asarray(_reach(model, placement), jnp.float32),
         shifts=jnp.asarray(mesh_shifts(surface, placement, avatar), jnp.float32),
         nearest=jnp.asarray(nearest),
         shares=jnp.asarray(shares),
     )
+
+
+def _rays(surface: Surface, avatar: Avatar) -> Float[np.ndarray, "N 3"]:
+    """Return the direction from the photo's camera to each Gaussian, canonical."""
+    posed, linear = skin(avatar.means, avatar.weights, surface.transforms)
+    canonical = np.linalg.solve(np.asarray(linear, float), np.asarray(posed, float)[:, :, None])
+    return unit(canonical[:, :, 0])
 
 
 def _reach(model: BodyModel, placement: Placement) -> Float[np.ndarray, " N"]:

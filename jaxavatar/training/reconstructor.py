@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxavatar import losses
 from jaxavatar.body import skin
-from jaxavatar.data.portrait_samples import VIEW_SIDE, Sample, expand
+from jaxavatar.data.portrait_samples import VIEW_SIDE, Sample, Truth, expand
 from jaxavatar.reconstruction.query import template_queries
 from jaxavatar.reconstruction.transformer import (
     Changes,
@@ -41,7 +41,7 @@ class ReconstructionLoss:
 
     Attributes:
         color: L1 of the colours that the photo does not show.
-        shift: robust distance of the centres, centimetres.
+        shift: robust distance of the centres along their rays, centimetres.
         weights: cross entropy of the skinning weights.
         view: L1 of a turned view's picture and alpha.
         held: mean square of growth and opacity changes, which nothing else holds.
@@ -51,9 +51,9 @@ class ReconstructionLoss:
     """
 
     color: float = 1.0
-    shift: float = 0.15
+    shift: float = 0.3
     weights: float = 0.05
-    view: float = 2.0
+    view: float = 4.0
     held: float = 0.02
     hidden: int = 2
     largest: float = 0.2
@@ -184,9 +184,8 @@ def _terms(
     truth = sample.truth
     asked = truth.color_known & ~shown.seen
     off = jnp.abs(changes.colors - truth.colors).mean(-1)
-    way = jnp.clip(truth.shift, -shown.reach[:, None], shown.reach[:, None])
-    centimetres = 100 * (changes.shift - way)
-    moved = losses.charbonnier(jnp.sum(centimetres**2, axis=-1), 0.1)
+    way = jnp.sum(changes.shift * shown.rays, axis=-1) - true_way(truth, shown)
+    moved = losses.charbonnier((100 * way) ** 2, 0.1)
     placed = truth.shift_known & ~hidden
     assert changes.weights is not None
     entropy = -jnp.sum(truth.weights * jnp.log(changes.weights + 1e-6), axis=-1)
@@ -197,6 +196,12 @@ def _terms(
         "weights": (entropy - certain).mean(),
         "held": jnp.mean(changes.growth**2) + jnp.mean(changes.opacity**2) / 9,
     }
+
+
+def true_way(truth: Truth, photo: PhotoPoints) -> Float[Array, "*B N"]:
+    """Return how far each point should move along its ray, as far as it may, metres."""
+    way = jnp.sum(truth.shift * photo.rays, axis=-1)
+    return jnp.clip(way, jnp.where(photo.seen, -photo.reach, 0.0), photo.reach)
 
 
 def _view_term(sample: Sample, changes: Changes, key: jax.Array) -> Float[Array, ""]:

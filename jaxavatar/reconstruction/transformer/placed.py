@@ -5,7 +5,8 @@ on the fitted template (`reconstruction.place`). The model need not invent what 
 query points read the colours and the depth of the placed points around them (pixel-aligned
 features, Saito et al., 2019; the paper's "projected query tokens"), and the decoder changes the
 placed Gaussians. There may be any number of them: each reads the features of the three nearest
-query points.
+query points. A photo fixes every point but for its distance, so the decoder moves points along the
+photo's rays alone, and what the photo does not see only away from the camera.
 """
 
 from typing import Any
@@ -16,13 +17,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxavatar.reconstruction.transformer.embedding import fourier
-
 _GROWTH = 0.7  # of the logarithm of the sizes
 _OPACITY = 3.0  # of the logit
 _SEEN_COLOR = 0.1
 _SHIFT_UNIT = 50.0  # per metre: centimetres off the template are of order one
 _TRUST = 2.0  # logit of how much a new decoder trusts the painted colour
+_STAY = -4.0  # logit of how far a new decoder moves unseen points
 
 
 @flax.struct.dataclass
@@ -35,8 +35,9 @@ class PhotoPoints:
             elsewhere.
         seen: whether the photo sees them.
         shifts: from the fitted mesh to the point, canonical metres.
-        reach: how far the decoder may move the point, metres; where it is 0 (teeth, tongue, eyes,
-            the lining of the mouth) it changes nothing at all.
+        rays: direction from the camera to the point, canonical.
+        reach: how far the decoder may move the point along its ray, metres; where it is 0 (teeth,
+            tongue, eyes, the lining of the mouth) it changes nothing at all.
         nearest: the three nearest query points.
         shares: their weights, of sum 1.
     """
@@ -45,6 +46,7 @@ class PhotoPoints:
     colors: Float[Array, "*B N 3"]
     seen: Bool[Array, "*B N"]
     shifts: Float[Array, "*B N 3"]
+    rays: Float[Array, "*B N 3"]
     reach: Float[Array, "*B N"]
     nearest: Int[Array, "*B N 3"]
     shares: Float[Array, "*B N 3"]
@@ -55,7 +57,8 @@ class Changes:
     """What the decoder changes of placed Gaussians; all zero leaves them as they were placed.
 
     Attributes:
-        shift: of the centre, canonical metres, each coordinate within the point's reach.
+        shift: of the centre, canonical metres, along the ray and within the point's reach; of
+            unseen points away from the camera.
         growth: of the logarithm of the sizes, within 0.7.
         opacity: added to the logit, within 3.
         colors: the new colours, [0, 1]; within 0.1 of the photo's where it sees the point.
@@ -122,7 +125,6 @@ class PlacedDecoder(nn.Module):
         seen = photo.seen[..., None]
         own = jnp.concatenate(
             [
-                fourier(photo.points),
                 photo.points,
                 photo.colors,
                 _SHIFT_UNIT * photo.shifts,
@@ -134,14 +136,15 @@ class PlacedDecoder(nn.Module):
         mixed = nn.Dense(self.width, dtype=self.dtype, name="features")(features)
         hidden = interpolate(mixed, photo) + nn.Dense(self.width, dtype=self.dtype, name="own")(own)
         hidden = nn.Dense(self.width, dtype=self.dtype, name="hidden")(nn.silu(hidden))
-        raw = nn.Dense(11, kernel_init=nn.initializers.normal(1e-3), name="out")(nn.silu(hidden))
-        shift, growth, opacity, trust, color = jnp.split(raw, [3, 6, 7, 8], axis=-1)
+        raw = nn.Dense(9, kernel_init=nn.initializers.normal(1e-3), name="out")(nn.silu(hidden))
+        way, growth, opacity, trust, color = jnp.split(raw, [1, 4, 5, 6], axis=-1)
+        way = jnp.where(seen, jnp.tanh(way), nn.sigmoid(way + _STAY))
         trust = nn.sigmoid(trust + _TRUST)
         guessed = trust * photo.colors + (1 - trust) * nn.sigmoid(color)
         known = jnp.clip(photo.colors + _SEEN_COLOR * jnp.tanh(color), 0.0, 1.0)
         free = photo.reach[..., None] > 0
         return Changes(
-            shift=photo.reach[..., None] * jnp.tanh(shift),
+            shift=photo.reach[..., None] * way * photo.rays,
             growth=jnp.where(free, _GROWTH * jnp.tanh(growth), 0.0),
             opacity=jnp.where(free, _OPACITY * jnp.tanh(opacity), 0.0)[..., 0],
             colors=jnp.where(free, jnp.where(seen, known, guessed), photo.colors),

@@ -29,6 +29,7 @@ def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
         colors=three,
         seen=jnp.zeros((1, 8), bool),
         shifts=three,
+        rays=three,
         reach=jnp.zeros((1, 8)),
         nearest=jnp.zeros((1, 8, 3), int),
         shares=three,
