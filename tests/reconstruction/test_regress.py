@@ -42,7 +42,7 @@ PLACED = TransformerConfig(
 QUERIES = dataclasses.replace(
     PLACED, points=600, placed=False, body=VitConfig((42, 42), 14, 0, 16, 1, 2)
 )
-TRUST = 7  # the row of `PlacedDecoder`'s output that says how much of the painted colour to keep
+TRUST = 5  # the row of `PlacedDecoder`'s output that says how much of the painted colour to keep
 
 decoded = jax.jit(decode, static_argnums=0)
 
@@ -73,7 +73,7 @@ def regressor(config, change=lambda flat: None):
 
 
 def keep_all(flat):
-    """Change nothing, colours included."""
+    """Change nothing, colours included, but for the step of unseen points."""
     flat["decoder/out/kernel"][:] = 0
     flat["decoder/out/bias"][TRUST] = 40.0
 
@@ -117,10 +117,21 @@ def posed(avatar, transforms):
     return np.einsum("nab,nb->na", blend[:, :, :3], means) + blend[:, :, 3]
 
 
+def stepped(inputs):
+    """The placed avatar, its unseen points moved away by 1 / (1 + e^4) of their reach."""
+    photo = jax.tree.map(lambda leaf: np.asarray(leaf[0]), inputs.photo)
+    away = np.where(photo.seen, 0.0, photo.reach / (1 + np.exp(4)))
+    means = inputs.avatar.means + away[:, None] * photo.rays
+    return dataclasses.replace(inputs.avatar, means=jnp.asarray(means, jnp.float32))
+
+
 def test_a_model_that_changes_nothing_gives_the_placed_avatar(inputs):
     """A new weight decoder adds a millionth to each weight; nothing moves in the photo's pose."""
     made = decoded(PLACED, regressor(PLACED, keep_all).params, inputs)
-    placed = inputs.avatar
+    placed = stepped(inputs)
+    seen = np.asarray(inputs.photo.seen[0])
+    np.testing.assert_array_equal(placed.means[seen], inputs.avatar.means[seen])
+    assert 1e-4 < np.abs(placed.means - inputs.avatar.means).max() < 2e-3
     for name, tolerance in (
         ("scales", 1e-9),
         ("colors", 1e-6),
@@ -143,7 +154,7 @@ def test_without_a_weight_decoder_means_stay(inputs):
     config = dataclasses.replace(PLACED, weight_decoder=False)
     made = decoded(config, regressor(PLACED, keep_all).params, inputs)
     np.testing.assert_array_equal(made.weights, inputs.avatar.weights)
-    np.testing.assert_allclose(made.means, inputs.avatar.means, atol=2e-6)
+    np.testing.assert_allclose(made.means, stepped(inputs).means, atol=2e-6)
 
 
 def test_new_weights_leave_points_where_they_are_in_the_photo(inputs):
@@ -158,8 +169,18 @@ def test_new_weights_leave_points_where_they_are_in_the_photo(inputs):
     made = decoded(PLACED, regressor(PLACED, other_weights).params, inputs)
     assert np.abs(made.weights - inputs.avatar.weights).max() > 0.05
     assert np.abs(made.means - inputs.avatar.means).max() > 0.005
-    before, after = (posed(avatar, inputs.transforms) for avatar in (inputs.avatar, made))
+    before, after = (posed(avatar, inputs.transforms) for avatar in (stepped(inputs), made))
     np.testing.assert_allclose(after, before, atol=2e-5)
+
+
+def test_rays_lead_from_the_camera(truth, inputs):
+    """A centimetre along its ray, posed, a point has the same pixel and is so much deeper."""
+    avatar, rays = inputs.avatar, np.asarray(inputs.photo.rays[0], float)
+    np.testing.assert_allclose(np.linalg.norm(rays, axis=1), 1, atol=1e-6)
+    deeper = dataclasses.replace(avatar, means=np.asarray(avatar.means, float) + 0.01 * rays)
+    before, after = (posed(each, inputs.transforms) for each in (avatar, deeper))
+    np.testing.assert_allclose(truth.project(after), truth.project(before), atol=1e-3)
+    assert (after[:, 2] > before[:, 2]).all()
 
 
 def test_hidden_colours_are_mixed_and_seen_ones_nearly_kept(begun, inputs):

@@ -54,12 +54,14 @@ def photo_points(rng, batch=2, count=PLACED, queries=QUERIES):
         [rng.choice(queries - 1, 3, replace=False) for _ in range(count)] for _ in range(batch)
     ]
     reach = rng.choice([0.0, 0.01, 0.08], size=(batch, count))
+    rays = rng.normal(size=(batch, count, 3))
     seen = rng.random((batch, count)) < 0.6
     return PhotoPoints(
         points=array(rng.normal(0, 0.5, (batch, count, 3))),
         colors=array(rng.uniform(size=(batch, count, 3))),
         seen=jnp.asarray(seen & (np.array(nearest)[:, :, 0] != 0)),
         shifts=array(rng.normal(0, 0.02, (batch, count, 3))),
+        rays=array(rays / np.linalg.norm(rays, axis=-1, keepdims=True)),
         reach=array(reach),
         nearest=jnp.asarray(np.array(nearest), jnp.int32),
         shares=array(rng.dirichlet(np.ones(3), size=(batch, count))),
@@ -145,7 +147,10 @@ def test_changes_stay_in_their_ranges(photo):
     params = jax.tree.map(lambda p: jnp.asarray(9 * rng.normal(size=p.shape), jnp.float32), shapes)
     made: Any = jax.tree.map(np.asarray, apply(module, params, features, photo))
     reach, colors = np.asarray(photo.reach)[..., None], np.asarray(photo.colors)
-    assert (np.abs(made.shift) <= reach).all() and np.abs(made.shift).max() > 0.07
+    way = (made.shift * np.asarray(photo.rays)).sum(-1)
+    np.testing.assert_allclose(made.shift, way[..., None] * np.asarray(photo.rays), atol=1e-7)
+    assert (np.abs(way) <= reach[..., 0] + 1e-7).all() and np.abs(way).max() > 0.07
+    assert way[~np.asarray(photo.seen)].min() >= 0 and way.min() < -0.005
     assert 0.6 < np.abs(made.growth).max() <= 0.7 + 1e-6
     assert 2.5 < np.abs(made.opacity).max() <= 3 + 1e-6
     assert made.colors.min() >= 0 and made.colors.max() <= 1
@@ -169,8 +174,10 @@ def test_a_new_model_changes_little(photo, person):
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(weights, template, atol=1e-4)  # 55 times the smallest weight
     assert 0 < np.abs(made.growth).max() < 0.02 and np.abs(made.opacity).max() < 0.1
-    assert np.abs(made.shift).max() < 0.002
     seen = np.asarray(photo.seen)
+    away = np.where(seen, 0.0, np.asarray(photo.reach) / (1 + np.exp(4)))
+    shift = away[..., None] * np.asarray(photo.rays)
+    np.testing.assert_allclose(made.shift, shift, atol=5e-4)
     assert np.abs(made.colors - photo.colors)[seen].max() < 0.01
     # Trust of 88 % in the painted colour, the rest is grey.
     trust = 1 / (1 + np.exp(-2))
