@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -50,7 +50,7 @@ _REPEAT_S = 60.0  # more runs only while they take less together
 _PER_PARAMETER, _PER_POINT, _FIXED = 4.0, 1.4e5, 6e8
 
 
-def random_params(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+def random_params(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Return parameters under which activations stay of order 1, without the encoders apart."""
     rng = np.random.default_rng(0)
     made = {}

@@ -50,7 +50,7 @@ def create_avatar(
     image: Float[np.ndarray, "H W 3"],
     findings: Findings,
     *,
-    method: Method = "optimise",
+    method: Method = "regress+finetune",
     regressor: Regressor | None = None,
     steps: int | None = None,
     seed: int = 0,

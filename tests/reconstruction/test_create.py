@@ -15,7 +15,7 @@ BUDGET = Budget(seen=(900, 300, 3000), unseen=(500, 150, 800))
 
 @pytest.fixture(scope="module")
 def creation(truth, findings):
-    return create.create_avatar(truth.photo, findings, steps=40, budget=BUDGET)
+    return create.create_avatar(truth.photo, findings, method="optimise", steps=40, budget=BUDGET)
 
 
 def test_the_front_looks_like_the_photo(truth, creation):

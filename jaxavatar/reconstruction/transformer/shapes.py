@@ -1,5 +1,7 @@
 """Names and shapes of a configuration's parameters, without making any."""
 
+import functools
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +14,8 @@ from jaxavatar.reconstruction.transformer.model import Crops, Reconstructor
 from jaxavatar.reconstruction.transformer.placed import PhotoPoints
 
 
-def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(maxsize=8)  # tracing takes a second
+def parameter_shapes(config: TransformerConfig) -> Mapping[str, tuple[int, ...]]:
     """Return the shape of every parameter by its path, joined by "/", encoders included."""
     side = config.head.size
     crops = Crops(
@@ -45,4 +48,4 @@ def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
 
     tree = jax.eval_shape(initial, jax.random.key(0))
     flat: dict[str, Any] = flax.traverse_util.flatten_dict(tree, sep="/")
-    return {path: leaf.shape for path, leaf in flat.items()}
+    return types.MappingProxyType({path: leaf.shape for path, leaf in flat.items()})
