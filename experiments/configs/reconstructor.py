@@ -29,10 +29,10 @@ class Config:
     seed: int = 0
     loss: ReconstructionLoss = dataclasses.field(default_factory=ReconstructionLoss)
     optimiser: OptimiserConfig = dataclasses.field(
-        default_factory=lambda: OptimiserConfig(learning_rate=1e-3, steps=800, weight_decay=0.01)
+        default_factory=lambda: OptimiserConfig(learning_rate=1e-3, steps=650, weight_decay=0.01)
     )
     loop: LoopConfig = dataclasses.field(
-        default_factory=lambda: LoopConfig(steps=800, report_every=10, save_every=100)
+        default_factory=lambda: LoopConfig(steps=650, report_every=10, save_every=100)
     )
 
 

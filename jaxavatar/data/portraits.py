@@ -211,9 +211,9 @@ def _framed(model: BodyModel, fit: BodyFit, rng: np.random.Generator) -> BodyFit
 def _misfit(fit: BodyFit, n_body: int, rng: np.random.Generator) -> BodyFit:
     """Add the errors that a fit to landmarks has."""
     count = fit.betas.shape[0]
-    wrong = np.concatenate([rng.normal(0, 0.08, n_body), rng.normal(0, 0.08, count - n_body)])
-    turned = rng.normal(0, 0.01, fit.pose.rotations.shape)
-    moved = rng.normal(0, [0.001, 0.001, 0.005])
+    wrong = np.concatenate([rng.normal(0, 0.02, n_body), rng.normal(0, 0.05, count - n_body)])
+    turned = rng.normal(0, 0.003, fit.pose.rotations.shape)
+    moved = rng.normal(0, [0.0005, 0.0005, 0.003])
     pose = BodyPose(
         rotations=fit.pose.rotations + jnp.asarray(turned, jnp.float32),
         translation=fit.pose.translation + jnp.asarray(moved, jnp.float32),

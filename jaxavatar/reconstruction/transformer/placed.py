@@ -22,7 +22,7 @@ _OPACITY = 3.0  # of the logit
 _SEEN_COLOR = 0.1
 _SHIFT_UNIT = 50.0  # per metre: centimetres off the template are of order one
 _TRUST = 2.0  # logit of how much a new decoder trusts the painted colour
-_STAY = -4.0  # logit of how far a new decoder moves unseen points
+_STAY = -3.0  # logit of how far a new decoder moves unseen points
 
 
 @flax.struct.dataclass
@@ -136,9 +136,9 @@ class PlacedDecoder(nn.Module):
         mixed = nn.Dense(self.width, dtype=self.dtype, name="features")(features)
         hidden = interpolate(mixed, photo) + nn.Dense(self.width, dtype=self.dtype, name="own")(own)
         hidden = nn.Dense(self.width, dtype=self.dtype, name="hidden")(nn.silu(hidden))
-        raw = nn.Dense(9, kernel_init=nn.initializers.normal(1e-3), name="out")(nn.silu(hidden))
-        way, growth, opacity, trust, color = jnp.split(raw, [1, 4, 5, 6], axis=-1)
-        way = jnp.where(seen, jnp.tanh(way), nn.sigmoid(way + _STAY))
+        raw = nn.Dense(10, kernel_init=nn.initializers.normal(1e-3), name="out")(nn.silu(hidden))
+        near, away, growth, opacity, trust, color = jnp.split(raw, [1, 2, 5, 6, 7], axis=-1)
+        way = jnp.where(seen, jnp.tanh(near), nn.sigmoid(away + _STAY))
         trust = nn.sigmoid(trust + _TRUST)
         guessed = trust * photo.colors + (1 - trust) * nn.sigmoid(color)
         known = jnp.clip(photo.colors + _SEEN_COLOR * jnp.tanh(color), 0.0, 1.0)
