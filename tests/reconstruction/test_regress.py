@@ -42,7 +42,7 @@ PLACED = TransformerConfig(
 QUERIES = dataclasses.replace(
     PLACED, points=600, placed=False, body=VitConfig((42, 42), 14, 0, 16, 1, 2)
 )
-TRUST = 5  # the row of `PlacedDecoder`'s output that says how much of the painted colour to keep
+TRUST = 6  # of the outputs
 
 decoded = jax.jit(decode, static_argnums=0)
 
@@ -118,9 +118,9 @@ def posed(avatar, transforms):
 
 
 def stepped(inputs):
-    """The placed avatar, its unseen points moved away by 1 / (1 + e^4) of their reach."""
+    """The placed avatar, its unseen points moved away by 1 / (1 + e^3) of their reach."""
     photo = jax.tree.map(lambda leaf: np.asarray(leaf[0]), inputs.photo)
-    away = np.where(photo.seen, 0.0, photo.reach / (1 + np.exp(4)))
+    away = np.where(photo.seen, 0.0, photo.reach / (1 + np.exp(3)))
     means = inputs.avatar.means + away[:, None] * photo.rays
     return dataclasses.replace(inputs.avatar, means=jnp.asarray(means, jnp.float32))
 
@@ -131,7 +131,7 @@ def test_a_model_that_changes_nothing_gives_the_placed_avatar(inputs):
     placed = stepped(inputs)
     seen = np.asarray(inputs.photo.seen[0])
     np.testing.assert_array_equal(placed.means[seen], inputs.avatar.means[seen])
-    assert 1e-4 < np.abs(placed.means - inputs.avatar.means).max() < 2e-3
+    assert 1e-4 < np.abs(placed.means - inputs.avatar.means).max() < 5e-3
     for name, tolerance in (
         ("scales", 1e-9),
         ("colors", 1e-6),

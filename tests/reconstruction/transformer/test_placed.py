@@ -175,7 +175,7 @@ def test_a_new_model_changes_little(photo, person):
     np.testing.assert_allclose(weights, template, atol=1e-4)  # 55 times the smallest weight
     assert 0 < np.abs(made.growth).max() < 0.02 and np.abs(made.opacity).max() < 0.1
     seen = np.asarray(photo.seen)
-    away = np.where(seen, 0.0, np.asarray(photo.reach) / (1 + np.exp(4)))
+    away = np.where(seen, 0.0, np.asarray(photo.reach) / (1 + np.exp(3)))
     shift = away[..., None] * np.asarray(photo.rays)
     np.testing.assert_allclose(made.shift, shift, atol=5e-4)
     assert np.abs(made.colors - photo.colors)[seen].max() < 0.01
