@@ -42,7 +42,7 @@ PLACED = TransformerConfig(
 QUERIES = dataclasses.replace(
     PLACED, points=600, placed=False, body=VitConfig((42, 42), 14, 0, 16, 1, 2)
 )
-TRUST = 6  # of the outputs
+TRUST = 6  # the row of `PlacedDecoder`'s output that says how much of the painted colour to keep
 
 decoded = jax.jit(decode, static_argnums=0)
 
