@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=common.positive,
         metavar="N",
-        help="steps of the polish (default: 60 with the transformer, 200 without)",
+        help="steps of the polish (default: 50 with the transformer, 200 without)",
     )
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of randomness (default: %(default)s)"

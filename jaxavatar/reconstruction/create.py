@@ -25,7 +25,7 @@ from jaxavatar.reconstruction.start import Start, start
 from jaxavatar.structs import Avatar, Findings
 
 Method = Literal["optimise", "regress", "regress+finetune"]
-STEPS: dict[Method, int] = {"optimise": 200, "regress": 0, "regress+finetune": 60}
+STEPS: dict[Method, int] = {"optimise": 200, "regress": 0, "regress+finetune": 50}
 """Steps of the polish by default."""
 
 _decode = jax.jit(decode, static_argnums=0)

@@ -18,7 +18,7 @@ from jaxavatar.reconstruction.regress import Inputs, Regressor, decode
 from jaxavatar.reconstruction.transformer import TransformerConfig
 from jaxavatar.structs import Avatar
 
-DECODER_STEPS = 8
+DECODER_STEPS = 5
 _RATE = 1e-3
 _PARTS = ("decoder", "gaussians")  # D_G; skinning shows little in a single pose
 

@@ -59,7 +59,7 @@ class Changes:
     Attributes:
         shift: of the centre, canonical metres, along the ray and within the point's reach; of
             unseen points away from the camera.
-        growth: of the logarithm of the sizes, within 0.7.
+        growth: of the logarithm of the sizes, within 0.7; unseen points do not shrink.
         opacity: added to the logit, within 3.
         colors: the new colours, [0, 1]; within 0.1 of the photo's where it sees the point.
         weights: skinning weights of sum 1; None without a weight decoder.
@@ -142,10 +142,12 @@ class PlacedDecoder(nn.Module):
         trust = nn.sigmoid(trust + _TRUST)
         guessed = trust * photo.colors + (1 - trust) * nn.sigmoid(color)
         known = jnp.clip(photo.colors + _SEEN_COLOR * jnp.tanh(color), 0.0, 1.0)
+        # How many unseen points there are differs from photo to photo: they must not leave gaps.
+        grown = jnp.where(seen, jnp.tanh(growth), jnp.maximum(jnp.tanh(growth), 0.0))
         free = photo.reach[..., None] > 0
         return Changes(
             shift=photo.reach[..., None] * way * photo.rays,
-            growth=jnp.where(free, _GROWTH * jnp.tanh(growth), 0.0),
+            growth=jnp.where(free, _GROWTH * grown, 0.0),
             opacity=jnp.where(free, _OPACITY * jnp.tanh(opacity), 0.0)[..., 0],
             colors=jnp.where(free, jnp.where(seen, known, guessed), photo.colors),
             weights=None,
