@@ -1,6 +1,5 @@
 """Training samples of the transformer: what it reads of a photo, and the truth about the person."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -30,7 +29,6 @@ from jaxavatar.reconstruction.paint import paint
 from jaxavatar.reconstruction.place import Budget, Placement, place
 from jaxavatar.reconstruction.query import template_queries
 from jaxavatar.reconstruction.start import start
-from jaxavatar.reconstruction.surface import Surface
 from jaxavatar.reconstruction.transformer import Crops, PhotoPoints, TransformerConfig
 from jaxavatar.structs import Avatar, BodyPose, Findings
 
@@ -114,26 +112,25 @@ def portrait_sample(config: TransformerConfig, seed: int) -> Sample:
     size = portrait.image.shape[:2]
     painted = paint(model, placement, canonical, portrait.image, portrait.findings.matte)
     avatar, _ = assemble(model, person.fit, surface, placement, painted, size)
-    sample = _assembled(config, model, surface, placement, avatar)
-    cut = _one(crops.make_crops(config, portrait.image, portrait.findings))
-
-    known = np.asarray(sample.photo.reach) > 0
+    photo = observe(model, surface, placement, avatar, template_queries(config.points))
+    cut = crops.make_crops(config, portrait.image, portrait.findings)
+    known = photo.reach > 0
     at = looks.spots(model, placement.corners, placement.mix)
     colors = portraits.lit_colors(person.look, at, person.light, placement.normals)
     viewmats, intrinsics, views = _turned_views(model, person, rng)
     truth = Truth(
         colors=jnp.asarray(np.where(placement.seen[:, None], painted, colors)),
-        color_known=jnp.asarray(known),
+        color_known=known,
         shift=jnp.asarray(_true_shift(person, placement, avatar)),
-        shift_known=jnp.asarray(known),
+        shift_known=known,
         weights=jnp.asarray(_true_weights(model, person, placement)),
         transforms=person.surface.transforms,
         viewmats=jnp.asarray(viewmats),
         K=jnp.asarray(intrinsics),
         views=jnp.asarray(views),
-        view_known=jnp.asarray(np.ones(_VIEWS, bool)),
+        view_known=jnp.ones(_VIEWS, bool),
     )
-    return _compact(dataclasses.replace(sample, crops=cut, truth=truth))
+    return _sample(cut, photo, avatar, truth)
 
 
 def photo_sample(
@@ -158,9 +155,10 @@ def photo_sample(
         NumPy arrays without a leading axis.
     """
     begun = start(image, findings, BUDGET, seed)
-    sample = _assembled(config, begun.model, begun.surface, begun.placement, begun.avatar)
+    placed = begun.model, begun.surface, begun.placement, begun.avatar
+    photo = observe(*placed, template_queries(config.points))
     best = optimise(begun.avatar, begun.target, steps, lambda *_: None)
-    known = begun.placement.seen & (np.asarray(sample.photo.reach) > 0)
+    known = photo.seen & (photo.reach > 0)
     rest = begun.fit.pose
     local = local_transforms(rest.rotations, rest.translation)
     centre = np.asarray(rest.translation, float) + np.asarray(best.joints, float)[0]
@@ -183,43 +181,33 @@ def photo_sample(
     )
     shown = animate.render_frames(animate.pose_avatar(best, still), cameras, jnp.zeros(3))
     truth = Truth(
-        colors=jnp.asarray(np.asarray(best.colors)),
-        color_known=jnp.asarray(known),
-        shift=jnp.asarray(np.asarray(best.means) - np.asarray(begun.avatar.means)),
-        shift_known=jnp.asarray(known),
-        weights=jnp.asarray(np.asarray(best.weights)),
+        colors=best.colors,
+        color_known=known,
+        shift=best.means - begun.avatar.means,
+        shift_known=known,
+        weights=best.weights,
         transforms=skinning_transforms(best.joints, local, PARENTS),
         viewmats=jnp.asarray(viewmats),
         K=jnp.asarray(intrinsics),
-        views=jnp.asarray(np.concatenate([shown.images, shown.alpha[..., None]], -1)),
-        view_known=jnp.asarray(np.array([True, True, True, False])),
+        views=jnp.concatenate([shown.images, shown.alpha[..., None]], -1),
+        view_known=jnp.array([True, True, True, False]),
     )
-    cut = _one(crops.make_crops(config, image, findings))
-    return _compact(dataclasses.replace(sample, crops=cut, truth=truth))
+    return _sample(crops.make_crops(config, image, findings), photo, begun.avatar, truth)
 
 
-def _one(cut: Crops) -> Crops:
-    return jax.tree.map(lambda leaf: leaf[0], cut)
-
-
-def _assembled(
-    config: TransformerConfig,
-    model: BodyModel,
-    surface: Surface,
-    placement: Placement,
-    avatar: Avatar,
-) -> Sample:
-    """Return a sample that lacks crops and truth."""
-    queries = template_queries(config.points)
-    return Sample(
-        crops=None,  # pyright: ignore[reportArgumentType]
-        photo=observe(model, surface, placement, avatar, queries),
-        means=avatar.means,
-        quats=avatar.quats,
-        scales=avatar.scales,
-        opacities=avatar.opacities,
-        weights=avatar.weights,
-        truth=None,  # pyright: ignore[reportArgumentType]
+def _sample(cut: Crops, photo: PhotoPoints, avatar: Avatar, truth: Truth) -> Sample:
+    """Put a sample together; `cut` has a leading axis of length 1."""
+    return _compact(
+        Sample(
+            crops=jax.tree.map(lambda leaf: leaf[0], cut),
+            photo=photo,
+            means=avatar.means,
+            quats=avatar.quats,
+            scales=avatar.scales,
+            opacities=avatar.opacities,
+            weights=avatar.weights,
+            truth=truth,
+        )
     )
 
 
