@@ -88,9 +88,14 @@ def load_regressor(path: str | os.PathLike[str] = PACKAGED) -> Regressor:
     """Read a transformer's parameters.
 
     Raises:
-        InputError: the file cannot be read, or lacks a part of the model.
+        InputError: the file cannot be read, lacks a part of the model, or is of a model that
+            predicts spherical harmonics.
     """
     params, config, info = load_params(path)
+    if config.sh_degree is not None:
+        raise InputError(
+            f"{path} predicts spherical harmonics, avatars have RGB; name a file without sh_degree"
+        )
     have = {"/".join(names) for names in flax.traverse_util.flatten_dict(params)}
     lacking = sorted({name.split("/")[0] for name in set(parameter_shapes(config)) - have})
     if lacking:

@@ -263,6 +263,10 @@ def test_load_regressor_names_what_is_wrong(tmp_path):
     path.write_text("not weights")
     with pytest.raises(InputError, match="not a safetensors file"):
         load_regressor(path)
+    path.unlink()
+    save_params(path, {}, dataclasses.replace(QUERIES, sh_degree=1))
+    with pytest.raises(InputError, match="spherical harmonics"):
+        load_regressor(path)
     write_tensors(path, {"a": np.zeros(3, np.float32)}, {"format": "another"}, np.float32)
     with pytest.raises(InputError, match="does not hold parameters of this transformer"):
         load_regressor(path)
