@@ -10,7 +10,6 @@ import dataclasses
 from typing import Any, Protocol
 
 import flax.struct
-import jax
 from jaxtyping import Array, Float
 
 from jaxavatar.teachers.schedule import Prediction, Schedule
