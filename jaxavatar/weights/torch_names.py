@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxavatar.errors import InputError
 
-Kind = Literal["linear", "conv", "pointwise", "norm", "tensor", "positions"]
+Kind = Literal["linear", "conv", "pointwise", "norm", "tensor", "positions", "kernel"]
 
 _LEAVES = {
     "linear": {"weight": "kernel", "bias": "bias"},
@@ -22,7 +22,15 @@ _LEAVES = {
     "pointwise": {"weight": "kernel", "bias": "bias"},
     "norm": {"weight": "scale", "bias": "bias"},
 }
-_RANKS: dict[Kind, int] = {"linear": 2, "conv": 4, "pointwise": 4, "positions": 3}
+_CONV = range(3, 6)  # by one to three spatial axes
+_RANKS: dict[Kind, tuple[int, ...] | range] = {
+    "linear": (2,),
+    "conv": _CONV,
+    "kernel": _CONV,
+    "pointwise": (4,),
+    "positions": (3,),
+}
+_WHOLE: tuple[Kind, ...] = ("tensor", "positions", "kernel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +38,13 @@ class Rule:
     r"""Where a module or a tensor goes.
 
     Attributes:
-        pattern: regular expression of the whole name, for modules without ".weight" or ".bias".
+        pattern: regular expression of the whole name, for modules without ".weight" or ".bias"
+            ("tensor", "positions" and "kernel" name a tensor, the other kinds a module).
         target: path of the parameter, joined by "/"; `\1` inserts a group of the pattern.
         kind: "linear", "conv" and "pointwise" (a convolution by single pixels that becomes a
             linear layer) turn weights around, "norm" renames them; "tensor" drops leading axes of
             length 1 that are too many; "positions" adds the first position, the class token's,
-            to all others.
+            to all others; "kernel" turns a tensor as "conv" does a weight.
     """
 
     pattern: str
@@ -165,7 +174,7 @@ def place(name: str, rules: Sequence[Rule]) -> tuple[str, Kind] | None:
     """Return the path and the kind of a tensor; None when no rule knows it."""
     module, _, leaf = name.rpartition(".")
     for rule in rules:
-        if rule.kind in ("tensor", "positions"):
+        if rule.kind in _WHOLE:
             if found := re.fullmatch(rule.pattern, name):
                 return found.expand(rule.target), rule.kind
         elif leaf in _LEAVES[rule.kind] and (found := re.fullmatch(rule.pattern, module)):
@@ -197,8 +206,8 @@ def arrange(array: np.ndarray, kind: Kind, rank: int) -> np.ndarray:
     match kind:
         case "linear":
             return array.T
-        case "conv":
-            return array.transpose(2, 3, 1, 0)
+        case "conv" | "kernel":
+            return array.transpose(*range(2, array.ndim), 1, 0)
         case "pointwise":
             return array[..., 0, 0].T
         case "positions":
@@ -211,7 +220,7 @@ def arrange(array: np.ndarray, kind: Kind, rank: int) -> np.ndarray:
 
 def _shape(shape: Sequence[int], kind: Kind, rank: int) -> tuple[int, ...] | None:
     """Return the shape after `arrange`; None when no such tensor can be arranged."""
-    if kind in _RANKS and len(shape) != _RANKS[kind]:
+    if kind in _RANKS and len(shape) not in _RANKS[kind]:
         return None
     if kind == "pointwise" and tuple(shape[2:]) != (1, 1):
         return None
