@@ -27,7 +27,7 @@ _RANKS: dict[Kind, tuple[int, ...] | range] = {
     "linear": (2,),
     "conv": _CONV,
     "kernel": _CONV,
-    "pointwise": (4,),
+    "pointwise": _CONV,
     "positions": (3,),
 }
 _WHOLE: tuple[Kind, ...] = ("tensor", "positions", "kernel")
@@ -42,9 +42,9 @@ class Rule:
             ("tensor", "positions" and "kernel" name a tensor, the other kinds a module).
         target: path of the parameter, joined by "/"; `\1` inserts a group of the pattern.
         kind: "linear", "conv" and "pointwise" (a convolution by single pixels that becomes a
-            linear layer) turn weights around, "norm" renames them; "tensor" drops leading axes of
-            length 1 that are too many; "positions" adds the first position, the class token's,
-            to all others; "kernel" turns a tensor as "conv" does a weight.
+            linear layer) turn weights around, "norm" renames them; "tensor" drops axes of length 1
+            that are too many, leading ones first; "positions" adds the first position, the class
+            token's, to all others; "kernel" turns a tensor as "conv" does a weight.
     """
 
     pattern: str
@@ -209,12 +209,14 @@ def arrange(array: np.ndarray, kind: Kind, rank: int) -> np.ndarray:
         case "conv" | "kernel":
             return array.transpose(*range(2, array.ndim), 1, 0)
         case "pointwise":
-            return array[..., 0, 0].T
+            return array.reshape(array.shape[:2]).T
         case "positions":
             return array[0, 1:] + array[0, :1]
         case "tensor":
             while array.ndim > rank and array.shape[0] == 1:
                 array = array[0]
+            while array.ndim > rank and array.shape[-1] == 1:
+                array = array[..., 0]
     return array
 
 
@@ -222,7 +224,7 @@ def _shape(shape: Sequence[int], kind: Kind, rank: int) -> tuple[int, ...] | Non
     """Return the shape after `arrange`; None when no such tensor can be arranged."""
     if kind in _RANKS and len(shape) not in _RANKS[kind]:
         return None
-    if kind == "pointwise" and tuple(shape[2:]) != (1, 1):
+    if kind == "pointwise" and set(shape[2:]) != {1}:
         return None
     if kind == "positions" and (shape[0] != 1 or shape[1] < 2):
         return None
