@@ -86,6 +86,17 @@ def delta_transforms(avatar: Avatar, deltas: BodyPose) -> Float[Array, "*T J 7"]
     return jaxlie.SE3.from_rotation_and_translation(turned, translations).wxyz_xyz
 
 
+def joint_transforms(avatar: Avatar, transforms: Float[Array, "J 7"]) -> Float[Array, "J 3 4"]:
+    """Compose the rest pose with the motion of each joint; return what skinning blends.
+
+    Args:
+        avatar: whom to pose.
+        transforms: T_m of one frame, relative to the rest pose, as in `Motion.transforms`.
+    """
+    rest = body.local_transforms(avatar.rest.rotations, avatar.rest.translation)
+    return body.skinning_transforms(avatar.joints, rest @ jaxlie.SE3(transforms), body.PARENTS)
+
+
 def follow(motion: Motion, transforms: Float[Array, "T b 7"]) -> Motion:
     """Let the first `b` joints follow given transforms, the others stay with the speech.
 
@@ -111,7 +122,7 @@ def deform_frames(
 
     def frame(motion: Motion) -> Deformed:
         offsets = _apply(driver, params, "offsets", code.queries, motion)
-        transforms = _transforms(avatar, jaxlie.SE3(motion.transforms))
+        transforms = joint_transforms(avatar, motion.transforms)
         means, linear = body.skin(avatar.means + offsets.position, avatar.weights, transforms)
         return Deformed(
             gaussians=apply_offsets(avatar, means, linear, offsets),
@@ -139,7 +150,7 @@ def deform_points(
 
     def frame(motion: Motion) -> tuple[Float[Array, "K 3"], Float[Array, "K 3"]]:
         shift = _apply(driver, params, "offsets", queries, motion).position
-        transforms = _transforms(avatar, jaxlie.SE3(motion.transforms))
+        transforms = joint_transforms(avatar, motion.transforms)
         means = avatar.means[index] + shift
         return body.skin(means, avatar.weights[index], transforms)[0], shift
 
@@ -188,7 +199,7 @@ def pose_avatar(avatar: Avatar, deltas: BodyPose) -> Gaussians:
     def frame(delta: BodyPose) -> Gaussians:
         face = jnp.einsum("nek,e->nk", avatar.face_units, delta.expression)
         points = avatar.means.at[: avatar.n_face].add(face)
-        transforms = _transforms(avatar, jaxlie.SE3(delta_transforms(avatar, delta)))
+        transforms = joint_transforms(avatar, delta_transforms(avatar, delta))
         means, linear = body.skin(points, avatar.weights, transforms)
         return _gaussians(avatar, means, linear, avatar.opacities, avatar.colors)
 
@@ -200,7 +211,7 @@ def pose_points(avatar: Avatar, deltas: BodyPose, index: Int[Array, " K"]) -> Fl
     points = avatar.means[index] + face_shift(avatar, deltas.expression, index)
 
     def frame(points: Float[Array, "K 3"], delta: BodyPose) -> Float[Array, "K 3"]:
-        transforms = _transforms(avatar, jaxlie.SE3(delta_transforms(avatar, delta)))
+        transforms = joint_transforms(avatar, delta_transforms(avatar, delta))
         return body.skin(points, avatar.weights[index], transforms)[0]
 
     return jax.vmap(frame)(points, deltas)
@@ -299,12 +310,6 @@ def project_points(points: Float[Array, "*T K 3"], camera: Camera) -> Float[Arra
 def _apply(driver: Driver, params: Params, method: str, *arguments: Any) -> Any:
     """Call a method of the network, without the mutable state that it does not have."""
     return driver.apply(params, *arguments, method=method)
-
-
-def _transforms(avatar: Avatar, motion: jaxlie.SE3) -> Float[Array, "J 3 4"]:
-    """Compose the rest pose with the motion of each joint; return what skinning blends."""
-    rest = body.local_transforms(avatar.rest.rotations, avatar.rest.translation)
-    return body.skinning_transforms(avatar.joints, rest @ motion, body.PARENTS)
 
 
 def _gaussians(

@@ -24,7 +24,7 @@ ROWS = (
     {"body", "perception", "speech", "photo", "avatar_file", "views"},
     {"reconstruction", "deformer", "drive", "motion"},
     {"animate"},
-    {"stream", "metrics", "teachers", "export", "preview"},
+    {"stream", "head_view", "metrics", "teachers", "export", "preview"},
     {"losses"},
     {"data"},
     {"training"},

@@ -1,11 +1,15 @@
 """Synthetic people: random bodies of the template in random clothes, as avatars."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from jaxavatar.body import JOINTS, VERTEX_GROUPS, BodyModel, load_template
 from jaxavatar.body.face_landmarks import load_face_landmarks
+from jaxavatar.data import looks
+from jaxavatar.data.portraits import lit_colors
 from jaxavatar.reconstruction.assemble import assemble
 from jaxavatar.reconstruction.correspond import shape_directions
 from jaxavatar.reconstruction.fit import BodyFit
@@ -37,6 +41,27 @@ def random_person(seed: int, budget: tuple[int, int, int]) -> Avatar:
     surface = build_surface(model, fit, None)
     placement = place_everywhere(model, surface, budget, rng)
     avatar, _ = assemble(model, fit, surface, placement, _paint(model, placement, rng), _SIZE)
+    return avatar
+
+
+def random_actor(seed: int, budget: tuple[int, int, int]) -> Avatar:
+    """Make a person with hair and clothes of `looks`, in some light: for pictures of the face.
+
+    Arguments and result are those of `random_person`.
+    """
+    rng = np.random.default_rng([seed, 3])
+    model = load_template()
+    fit = _random_fit(model, rng)
+    surface = build_surface(model, fit, None)
+    placement = place_everywhere(model, surface, budget, rng)
+    look = looks.random_look(rng)
+    spots = looks.spots(model, placement.corners, placement.mix)
+    hair = placement.normals * looks.standoff(look, model, spots)[:, None]
+    placement = dataclasses.replace(placement, shift=hair)
+    towards = np.array([rng.normal(0, 0.5), -0.7, -1.0])
+    light = np.append(towards / np.linalg.norm(towards), rng.uniform(0.05, 0.3))
+    colors = lit_colors(look, spots, light, placement.normals).astype(np.float32)
+    avatar, _ = assemble(model, fit, surface, placement, colors, _SIZE)
     return avatar
 
 

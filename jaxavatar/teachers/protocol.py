@@ -28,6 +28,7 @@ class TeacherSpec:
         frame_step: clips have frame_step n + first_frames frames.
         first_frames: see `frame_step`; 4 n + 1 for the causal video autoencoders.
         size_multiple: height and width of the frames are multiples of it, pixels.
+        context: frames of speech that it wants to hear before and after the clip.
         schedule: of the noise.
         prediction: what the network's output is.
         drops: conditions that can be left out one by one, for guidance; in this order they are
@@ -39,6 +40,7 @@ class TeacherSpec:
     frame_step: int = 1
     first_frames: int = 0
     size_multiple: int = 1
+    context: int = 0
     schedule: Schedule = dataclasses.field(default_factory=Schedule)
     prediction: Prediction = "velocity"
     drops: tuple[str, ...] = ("audio",)
@@ -68,12 +70,13 @@ class Told:
     """What a teacher may be told of a clip before it makes a condition of it.
 
     Attributes:
-        audio: speech features at the frame rate.
+        audio: speech features at the frame rate, of the T frames of the clip and
+            `spec.context` more on either side; zeros where there is no speech.
         reference: a picture of the person, [0, 1].
         text: token embeddings of a description.
     """
 
-    audio: Float[Array, "B T d_a"]
+    audio: Float[Array, "B T_context d_a"]
     reference: Float[Array, "B H W 3"]
     text: Float[Array, "B L d_z"] | None = None
 

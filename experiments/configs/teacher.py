@@ -1,0 +1,48 @@
+"""The video teacher that ships with the package: synthetic people and voices, two CPU cores."""
+
+import dataclasses
+
+from jaxavatar.data.talking_heads import TalkConfig
+from jaxavatar.teachers.video_dit import VideoDiTConfig
+from jaxavatar.training.loop import LoopConfig
+from jaxavatar.training.state import OptimiserConfig
+from jaxavatar.training.video_dit import FlowConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything a training run depends on.
+
+    Attributes:
+        train_clips: seeds of the sentences to train on.
+        held_out_clips: seeds of the sentences to measure on.
+        train_voices: who says the former.
+        held_out_voices: who says the latter.
+        train_people: seeds of `data.people.random_actor`.
+        held_out_people: the same, to measure on.
+        gaussians: of each person, on face, hands and body.
+        seed: of initial parameters and batches.
+    """
+
+    train_clips: range = range(600)
+    held_out_clips: range = range(1_000_000, 1_000_024)
+    train_voices: tuple[str, ...] = ("slt", "awb")
+    held_out_voices: tuple[str, ...] = ("rms",)
+    train_people: range = range(48)
+    held_out_people: range = range(1000, 1004)
+    gaussians: tuple[int, int, int] = (6000, 400, 1500)
+    seed: int = 0
+    model: VideoDiTConfig = dataclasses.field(default_factory=VideoDiTConfig)
+    talk: TalkConfig = dataclasses.field(default_factory=TalkConfig)
+    flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    optimiser: OptimiserConfig = dataclasses.field(
+        default_factory=lambda: OptimiserConfig(learning_rate=1.5e-3, steps=1600, weight_decay=0.01)
+    )
+    loop: LoopConfig = dataclasses.field(
+        default_factory=lambda: LoopConfig(steps=1600, save_every=200)
+    )
+
+
+def get_config() -> Config:
+    """Return the configuration of `python -m experiments.train_teacher`."""
+    return Config()

@@ -1,0 +1,88 @@
+"""Train the video teacher: `python -m experiments.train_teacher --out out/teacher`.
+
+Makes clips of talking faces (synthetic speech, random people, the procedural teacher's motion),
+trains the transformer by flow matching, measures the clips that it draws for held-out people and
+voices, and writes the weights. A run that was interrupted goes on where it was.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import time
+
+import jax
+
+from experiments.configs.teacher import Config, get_config
+from experiments.teacher_report import draw_sheet, measure
+from jaxavatar import drive
+from jaxavatar.data.clips import make_clips
+from jaxavatar.data.people import random_actor
+from jaxavatar.data.talking_heads import make_talk, stack_avatars
+from jaxavatar.files import replacing
+from jaxavatar.teachers.video_dit import VideoDiTTeacher, save_params
+from jaxavatar.training import loop, sharding
+from jaxavatar.training.state import make_optimiser
+from jaxavatar.training.video_dit import initial_state, make_flow_step
+
+
+def main() -> None:
+    """Parse, train, measure, save."""
+    parser = argparse.ArgumentParser(description="Train the video teacher.")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/teacher"))
+    parser.add_argument("--steps", type=int, help="stop after so many steps instead")
+    arguments = parser.parse_args()
+    config = get_config()
+    if arguments.steps is not None:
+        config = dataclasses.replace(
+            config, loop=dataclasses.replace(config.loop, steps=arguments.steps)
+        )
+    run(config, arguments.out)
+
+
+def run(config: Config, out: pathlib.Path) -> dict:
+    """Train one configuration in the folder `out`; return the held-out report."""
+    listener = drive.load_listener()
+    clips = make_clips(out / "clips_train.npz", config.train_clips, config.train_voices, listener)
+    held_out = make_clips(
+        out / "clips_held_out.npz", config.held_out_clips, config.held_out_voices, listener
+    )
+    cast = stack_avatars([random_actor(seed, config.gaussians) for seed in config.train_people])
+    strangers = [random_actor(seed, config.gaussians) for seed in config.held_out_people]
+
+    teacher = VideoDiTTeacher(config.model)
+    optimiser = make_optimiser(config.optimiser)
+    state = initial_state(config.model, optimiser, jax.random.key(config.seed))
+    step = sharding.compile_step(
+        make_flow_step(teacher, config.flow, optimiser), sharding.make_mesh()
+    )
+    example = make_talk(config.talk, config.seed + 1, 0, held_out, stack_avatars(strangers))
+
+    started = time.monotonic()
+    state = loop.train(
+        config.loop,
+        step,
+        state,
+        lambda number: make_talk(config.talk, config.seed, number, clips, cast),
+        out,
+        lambda state: draw_sheet(teacher, state.params, example),
+    )
+    minutes = (time.monotonic() - started) / 60
+    save_params(out / "video_dit.npz", state.params, config.model)
+    report = {
+        "steps": int(state.step),
+        "minutes_of_this_run": round(minutes, 1),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, jax {jax.__version__}",
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "held_out": measure(teacher, state.params, config.talk, clips, held_out, strangers),
+    }
+    with replacing(out / "report.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+    return report
+
+
+if __name__ == "__main__":
+    main()
