@@ -2,19 +2,28 @@
 
 from jaxavatar.losses.arap import arap, neighbour_graph
 from jaxavatar.losses.canonical import as_close, as_spherical
-from jaxavatar.losses.image import l1, psnr
-from jaxavatar.losses.keypoint import charbonnier, keypoint_distance
+from jaxavatar.losses.image import l1, psnr, ssim
+from jaxavatar.losses.keypoint import keypoint_distance
+from jaxavatar.losses.penalty import Penalty, charbonnier, geman_mcclure, robust
 from jaxavatar.losses.total import LossConfig, total
+from jaxavatar.losses.trajectory import fast_share, jumps, spectral_distance
 
 __all__ = [
     "LossConfig",
+    "Penalty",
     "arap",
     "as_close",
     "as_spherical",
     "charbonnier",
+    "fast_share",
+    "geman_mcclure",
+    "jumps",
     "keypoint_distance",
     "l1",
     "neighbour_graph",
     "psnr",
+    "robust",
+    "spectral_distance",
+    "ssim",
     "total",
 ]

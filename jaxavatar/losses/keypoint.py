@@ -3,14 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-
-def charbonnier(square: Float[Array, "*B"], width: float) -> Float[Array, "*B"]:
-    """Return rho(d) = sqrt(d^2 + width^2) - width of squared distances d^2.
-
-    It is quadratic below `width` and linear above, so that a lost keypoint pulls no harder than
-    a wrong one, and it is smooth at zero, where a norm has no derivative.
-    """
-    return jnp.sqrt(square + width**2) - width
+from jaxavatar.losses.penalty import Penalty, robust
 
 
 def keypoint_distance(
@@ -20,20 +13,26 @@ def keypoint_distance(
     hand: Bool[Array, " K"],
     hand_weight: float = 1.0,
     width: float = 1.0,
+    penalty: Penalty = "charbonnier",
 ) -> Float[Array, ""]:
     """Average rho of the keypoints' distances (eq. 9, as a mean instead of a sum over frames).
 
     Args:
-        points: keypoints of our Gaussians, pixels.
+        points: our keypoints, pixels: detected in our frames, or projected Gaussians.
         targets: keypoints of the teacher, pixels.
-        weights: confidence of each target in [0, 1]; 0 ignores it.
+        weights: confidence of each target in [0, 1]; 0 ignores it, whatever its value.
         hand: which of the keypoints belong to a hand.
         hand_weight: lambda_hand.
-        width: of the Charbonnier penalty, pixels.
+        width: of the penalty, pixels.
+        penalty: rho.
+
+    Returns:
+        sum w h rho(|points - targets|) / sum w, pixels, where h is `hand_weight` for hands and 1
+        for the face; 0 if all weights are 0.
     """
     # The difference of what is ignored may be anything, NaN included: keep it out of the gradient.
     known = (weights > 0)[..., None]
     difference = jnp.where(known, points - jnp.where(known, targets, 0.0), 0.0)
-    penalty = charbonnier(jnp.sum(difference**2, axis=-1), width)
+    distance = robust(jnp.sum(difference**2, axis=-1), width, penalty)
     importance = weights * jnp.where(hand, hand_weight, 1.0)
-    return jnp.sum(importance * penalty) / jnp.maximum(jnp.sum(weights), 1e-6)
+    return jnp.sum(importance * distance) / jnp.maximum(jnp.sum(weights), 1e-6)
