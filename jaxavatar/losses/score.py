@@ -144,7 +144,7 @@ def frame_gradient(
         tau = sample_time(config, time_key, len(frames), progress)
         noise = jax.random.normal(noise_key, latents.shape, latents.dtype)
         push = residual(teacher, params, latents, condition, tau, noise, config)
-        (at_frames,) = pull(push / latents.size)
+        (at_frames,) = pull((push / latents.size).astype(latents.dtype))
         return at_frames, 0.5 * jnp.mean(push**2)
 
     return gradient
@@ -165,8 +165,8 @@ def score_distillation(
         the gradient of eq. 8 for that mean. NaN residuals (a teacher that overflowed) count as
         zero.
     """
-    push, value = jax.lax.stop_gradient(gradient(jax.lax.stop_gradient(frames), key))
-    push = jnp.nan_to_num(push, nan=0.0, posinf=0.0, neginf=0.0)
+    given = jax.lax.stop_gradient(gradient(jax.lax.stop_gradient(frames), key))
+    push, value = (jnp.nan_to_num(part, nan=0.0, posinf=0.0, neginf=0.0) for part in given)
     # The bracket is zero; only its derivative counts.
     return value + jnp.sum((frames - jax.lax.stop_gradient(frames)) * push)
 
@@ -190,6 +190,8 @@ def _factor(
 
 
 def _tame(residual: Float[Array, "B *Z"], config: ScoreConfig) -> Float[Array, "B *Z"]:
+    # First of all, or one NaN would spread over its clip, and over the mean of all.
+    residual = jnp.nan_to_num(residual, nan=0.0, posinf=0.0, neginf=0.0)
     axes = tuple(range(1, residual.ndim))
     size = jnp.sqrt(jnp.mean(residual**2, axis=axes, keepdims=True)) + 1e-12
     residual = jnp.clip(residual, -config.clip * size, config.clip * size)
