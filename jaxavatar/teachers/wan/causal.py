@@ -45,7 +45,13 @@ class CausalConv(nn.Module):
 
 
 class PixelNorm(nn.Module):
-    """Division of every pixel's channels by their root mean square, with a learned scale."""
+    """Division of every pixel's channels by their root mean square, with a learned scale.
+
+    Attributes:
+        activate: apply SiLU to the result.
+    """
+
+    activate: bool = False
 
     @nn.compact
     def __call__(self, x: Video) -> Video:
@@ -53,7 +59,12 @@ class PixelNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         squares = jnp.square(exact(x)).sum(-1, keepdims=True)
         size = jnp.sqrt(jnp.maximum(squares, _SMALLEST) / x.shape[-1])
-        return (exact(x) / size * scale).astype(x.dtype)
+        normed = exact(x) / size * scale
+        return (nn.silu(normed) if self.activate else normed).astype(x.dtype)
+
+
+# A backward pass computes it again: what it would keep is several times its input.
+ActivatedNorm = nn.remat(PixelNorm)
 
 
 class ResidualBlock(nn.Module):
@@ -74,7 +85,7 @@ class ResidualBlock(nn.Module):
         if x.shape[-1] != self.channels:
             shortcut = nn.Dense(self.channels, dtype=self.dtype, name="shortcut")(x)
         for layer in (1, 2):
-            x = nn.silu(PixelNorm(name=f"norm{layer}")(x))
+            x = ActivatedNorm(True, name=f"norm{layer}")(x)
             x = CausalConv(self.channels, dtype=self.dtype, name=f"conv{layer}")(x)
         return x + shortcut
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxavatar.teachers.wan.causal import (
+    ActivatedNorm,
     CausalConv,
     FrameAttention,
-    PixelNorm,
     ResidualBlock,
     Upsample,
     Video,
@@ -43,7 +43,7 @@ class WanDecoder(nn.Module):
             if stage < len(config.halve_time):
                 double_time = config.halve_time[::-1][stage]
                 x = Upsample(double_time, config.dtype, name=f"up{stage}")(x)
-        x = nn.silu(PixelNorm(name="norm")(x))
+        x = ActivatedNorm(True, name="norm")(x)
         return (exact(CausalConv(3, dtype=config.dtype, name="last")(x)) + 1) / 2
 
 

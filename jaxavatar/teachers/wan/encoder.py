@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxavatar.teachers.wan.causal import (
+    ActivatedNorm,
     CausalConv,
     Downsample,
     FrameAttention,
-    PixelNorm,
     ResidualBlock,
     Video,
 )
@@ -49,19 +49,11 @@ class WanEncoder(nn.Module):
         x = ResidualBlock(widths[-1], config.dtype, name="middle0")(x)
         x = FrameAttention(config.dtype, name="attention")(x)
         x = ResidualBlock(widths[-1], config.dtype, name="middle1")(x)
-        x = nn.silu(PixelNorm(name="norm")(x))
+        x = ActivatedNorm(True, name="norm")(x)
         x = CausalConv(2 * config.latents, dtype=config.dtype, name="last")(x)
         moments = exact(nn.Dense(2 * config.latents, dtype=config.dtype, name="moments")(x))
         means = moments[..., : config.latents]
         return (means - jnp.array(config.mean)) / jnp.array(config.deviation)
-
-
-def encode_whole(
-    config: AutoencoderConfig, params: Params, frames: Float[Array, "B T H W 3"]
-) -> Float[Array, "B F h w z"]:
-    """Encode a clip at once, in memory that grows with its length; see `encode`."""
-    latents, _ = WanEncoder(config).apply({"params": params}, frames, mutable=["past"])
-    return latents
 
 
 def encode(

@@ -5,7 +5,7 @@ The names follow the published code; no released file was at hand.
 """
 
 from jaxavatar.teachers.wan.config import AutoencoderConfig, TransformerConfig
-from jaxavatar.weights.torch_names import Rule, Skip
+from jaxavatar.weights.torch_names import Rule
 
 _BLOCK = r"blocks\.(\d+)\."
 
@@ -111,6 +111,3 @@ def _residual(source: str, target: str) -> tuple[Rule, ...]:
         Rule(rf"{source}\.(?:residual\.6|conv2)", f"{target}/conv2/conv", "conv"),
         Rule(rf"{source}\.(?:shortcut|conv_shortcut)", f"{target}/shortcut", "pointwise"),
     )
-
-
-TRANSFORMER_SKIPS: tuple[Skip, ...] = ()
