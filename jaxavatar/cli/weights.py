@@ -9,6 +9,7 @@ from jaxavatar import weights
 from jaxavatar.cli import common
 from jaxavatar.errors import InputError
 from jaxavatar.files import replacing
+from jaxavatar.weights.torch_names import ImportReport
 
 
 def add_parser(commands: common.Commands) -> None:
@@ -35,17 +36,22 @@ def add_parser(commands: common.Commands) -> None:
 def _add_import(actions: common.Commands) -> None:
     imported = actions.add_parser(
         "import",
-        help="turn a released checkpoint into parameters of the transformer",
-        description="Read a safetensors file of LHM, DINOv2, HaMeR's or Sapiens's backbone and"
-        " write its parameters under our names; what became of every tensor is reported in a JSON"
-        " file beside the result. SMPL-X, MANO and other licensed arrays are left out.",
+        help="turn a released checkpoint into our parameters",
+        description="Read a safetensors file of LHM, DINOv2, HaMeR's or Sapiens's backbone, or of"
+        " the video teacher Wan2.1, and write its parameters under our names; what became"
+        " of every tensor is reported in a JSON file beside the result. SMPL-X, MANO and other licensed arrays are left out.",
     )
-    imported.add_argument("kind", choices=("lhm", "dinov2", "hamer", "sapiens"))
-    imported.add_argument("path", type=pathlib.Path, metavar="PATH", help="safetensors file")
+    imported.add_argument("kind", choices=("lhm", "dinov2", "hamer", "sapiens", "wan"))
+    imported.add_argument(
+        "path",
+        type=pathlib.Path,
+        metavar="PATH",
+        help="safetensors file; wan: or the folder of shards",
+    )
     imported.add_argument(
         "--config",
-        choices=("mini", "500m", "1b", "hand++"),
-        help="the model to fill; default: that of --into",
+        choices=("mini", "500m", "1b", "hand++", "1.3b", "14b"),
+        help="the model to fill, 1.3b or 14b for wan; default: that of --into",
     )
     imported.add_argument(
         "--into",
@@ -55,6 +61,15 @@ def _add_import(actions: common.Commands) -> None:
     )
     imported.add_argument(
         "--out", type=pathlib.Path, metavar="FILE", help="result; default: that of --into"
+    )
+    imported.add_argument(
+        "--adapter", type=pathlib.Path, metavar="FILE", help="wan: OmniAvatar's safetensors file"
+    )
+    imported.add_argument(
+        "--autoencoder",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="wan: safetensors file of Wan2.1's video autoencoder",
     )
     imported.add_argument("--half", action="store_true", help="store float16")
     imported.add_argument(
@@ -91,6 +106,11 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> None:
+    if arguments.kind == "wan":
+        _import_wan(arguments)
+        return
+    if arguments.adapter or arguments.autoencoder:
+        raise InputError("--adapter and --autoencoder belong to wan; leave them away")
     from jaxavatar.weights.lhm_import import RELEASES
 
     release = RELEASES[arguments.kind]
@@ -108,12 +128,37 @@ def _import(arguments: argparse.Namespace) -> None:
     from jaxavatar.reconstruction.transformer import CONFIGS
     from jaxavatar.reconstruction.transformer.released import import_released
 
+    if arguments.config not in (None, *CONFIGS):
+        raise InputError(f"{arguments.config} is a size of wan; choose another --config")
     config = CONFIGS[arguments.config] if arguments.config else None
     report = import_released(
         arguments.path, arguments.kind, config, out, arguments.into, arguments.half
     )
+    _account(arguments, out, release.notice, report)
+
+
+def _import_wan(arguments: argparse.Namespace) -> None:
+    from jaxavatar.teachers.wan.config import CONFIGS
+    from jaxavatar.teachers.wan.params_file import NOTICE, import_released
+
+    common.say([NOTICE])
+    chosen, adapter, autoencoder = arguments.config, arguments.adapter, arguments.autoencoder
+    out = arguments.out
+    if None in (chosen, adapter, autoencoder, out) or chosen not in CONFIGS or arguments.into:
+        raise InputError(
+            "wan needs --config 1.3b or 14b, --adapter, --autoencoder and --out, and has no --into"
+        )
+    common.check_writable(out)
+    report = import_released(arguments.path, adapter, autoencoder, chosen, out, arguments.half)
+    _account(arguments, out, NOTICE, report)
+
+
+def _account(
+    arguments: argparse.Namespace, out: pathlib.Path, notice: str, report: ImportReport
+) -> None:
+    """Write what became of every tensor beside the result, and say it."""
     account = out.with_name(f"{out.stem}.{arguments.kind}.json")
-    origin = {"kind": arguments.kind, "file": str(arguments.path), "licence": release.notice}
+    origin = {"kind": arguments.kind, "file": str(arguments.path), "licence": notice}
     with replacing(account) as temporary:
         temporary.write_text(json.dumps(origin | dataclasses.asdict(report), indent=1) + "\n")
     common.say([str(report), f"all names are in {account}"])

@@ -4,7 +4,6 @@ import re
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -140,7 +139,7 @@ def test_omniavatar_on_top_of_wan(released, save, configs, imported, tensors):
 
 
 def test_half_precision_files_and_parameters(tensors, save, configs):
-    halves = {name: value.astype(ml_dtypes.bfloat16) for name, value in tensors["heard"].items()}
+    halves = {name: value.astype(jnp.bfloat16) for name, value in tensors["heard"].items()}
     params, _ = load_transformer(configs["heard"], save(halves), half=True)
     query = params["block0"]["self_attention"]["query"]
     assert query["kernel"].dtype == jnp.bfloat16 and query["bias"].dtype == jnp.float32

@@ -1,5 +1,8 @@
 """Every block, and the whole networks, against diffusers; the adapter against its description."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,9 @@ from flax.traverse_util import flatten_dict
 from jaxavatar.teachers.wan.decoder import WanDecoder, decode
 from jaxavatar.teachers.wan.encoder import WanEncoder, encode
 from jaxavatar.teachers.wan.transformer import WanTransformer
+
+_QUICK: Any = {"xla_backend_optimization_level": 0}  # only compiles sooner
+jit = functools.partial(jax.jit, compiler_options=_QUICK)
 
 # Float32 against float32: sums of up to a thousand terms of order one.
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
@@ -19,7 +25,7 @@ def seen_inside(module, params, *inputs):
     def run(params, *inputs):
         return module.apply({"params": params}, *inputs, capture_intermediates=True, mutable=True)
 
-    output, state = jax.jit(run)(params, *inputs)
+    output, state = jit(run)(params, *inputs)
     flat = flatten_dict(state["intermediates"], sep="/")
     return output, {path.removesuffix("/__call__"): values[0] for path, values in flat.items()}
 
@@ -42,7 +48,7 @@ def test_transformer_that_hears(cases, oracle, configs, imported):
     shapes, expected = cases["heard"]
     params = imported("heard", oracle.weights(shapes, 0))
     given = oracle.transformer_inputs()
-    apply = jax.jit(WanTransformer(configs["heard"]).apply)
+    apply = jit(WanTransformer(configs["heard"]).apply)
     inputs = [given[k] for k in ("latents", "time", "text", "audio")]
     output = apply({"params": params}, *inputs)
     np.testing.assert_allclose(output, expected["output"], **TOLERANCE)
@@ -67,9 +73,9 @@ def test_autoencoder_block_by_block(cases, oracle, configs, imported):
             mine = inside[name] if name in inside else inside[f"{name}_{config.blocks}"]
             scale = np.abs(expected[name]).max()
             np.testing.assert_allclose(mine / scale, expected[name] / scale, **TOLERANCE)
-    latents = jax.jit(lambda p, x: encode(config, p, x))(params["encoder"], given["frames"])
+    latents = jit(lambda p, x: encode(config, p, x))(params["encoder"], given["frames"])
     np.testing.assert_allclose(latents, expected["latents"], **TOLERANCE)
-    frames = jax.jit(lambda p, z: decode(config, p, z))(params["decoder"], given["latents"])
+    frames = jit(lambda p, z: decode(config, p, z))(params["decoder"], given["latents"])
     clipped = np.clip(expected["decoded"], 0, 1)
     assert 0.2 < np.mean((clipped > 0) & (clipped < 1)) < 0.95
     np.testing.assert_allclose(frames, clipped, rtol=0, atol=1e-4)

@@ -13,6 +13,7 @@ from jaxavatar.teachers.wan.sharding import RULES, parameter_specs
 from jaxavatar.teachers.wan.teacher import WanTeacher
 
 PROGRAM = """
+import dataclasses
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxavatar.teachers.wan.config import CONFIGS
@@ -20,9 +21,14 @@ from jaxavatar.teachers.wan.sharding import make_mesh, parameter_shardings
 from jaxavatar.teachers.wan.teacher import WanCondition, WanTeacher
 
 assert len(jax.devices()) == 8
-config = CONFIGS["tiny"]
+tiny = CONFIGS["tiny"]
+config = dataclasses.replace(tiny, transformer=dataclasses.replace(tiny.transformer, layers=4))
 teacher = WanTeacher(config)
-params = teacher.init(jax.random.key(0))
+random = np.random.default_rng(0)
+params = jax.tree.map(
+    lambda leaf: jnp.asarray(0.2 * random.normal(size=leaf.shape), jnp.float32),
+    jax.eval_shape(teacher.init, jax.random.key(0)),
+)
 keys = jax.random.split(jax.random.key(1), 4)
 noisy = jax.random.normal(keys[0], (4, 2, 4, 4, 16))
 condition = WanCondition(

@@ -1,5 +1,8 @@
 """The teacher behind the protocol: conditions, guidance, the given first frame, eq. 8, sampling."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +14,9 @@ from jaxavatar.teachers.sampling import sample
 from jaxavatar.teachers.wan.config import CONFIGS
 from jaxavatar.teachers.wan.teacher import WanTeacher
 from jaxavatar.teachers.wan.transformer import WanTransformer
+
+_QUICK: Any = {"xla_backend_optimization_level": 0}  # only compiles sooner
+jit = functools.partial(jax.jit, compiler_options=_QUICK)
 
 CONFIG = CONFIGS["tiny"]
 
@@ -37,12 +43,12 @@ def told():
 
 @pytest.fixture(scope="module")
 def condition(teacher, params, told):
-    return jax.jit(teacher.condition)(params, told)
+    return jit(teacher.condition)(params, told)
 
 
 @pytest.fixture(scope="module")
 def predict(teacher):
-    return jax.jit(teacher.predict)
+    return jit(teacher.predict)
 
 
 NOISY = jax.random.normal(jax.random.key(3), (1, 2, 4, 2, 16))
@@ -89,7 +95,7 @@ def test_the_first_frame_is_given(predict, params, condition):
     seen = NOISY.at[:, 0].set(condition.reference)
     reference = jnp.stack([condition.reference] * 2, axis=1)
     free = jnp.stack([jnp.zeros((1, 4, 2, 1)), jnp.ones((1, 4, 2, 1))], axis=1)
-    raw = jax.jit(WanTransformer(CONFIG.transformer).apply)(
+    raw = jit(WanTransformer(CONFIG.transformer).apply)(
         {"params": params["transformer"]},
         jnp.concatenate([seen, reference, free], axis=-1),
         jnp.array([600.0]),
@@ -108,7 +114,7 @@ def test_guidance_for_text_and_audio(teacher, predict, params, condition):
     )
     negative, text, full = (predict(params, NOISY, TAU, given) for given in conditions)
     expected = negative + 1.5 * (text - negative) + 4.5 * (full - text)
-    found = jax.jit(lambda: guided(teacher, params, NOISY, TAU, condition, (1.5, 4.5)))()
+    found = jit(lambda: guided(teacher, params, NOISY, TAU, condition, (1.5, 4.5)))()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert jnp.abs(full - text).max() > 1e-4 and jnp.abs(text - negative).max() > 1e-4
 
@@ -116,7 +122,7 @@ def test_guidance_for_text_and_audio(teacher, predict, params, condition):
 def test_score_distillation_reaches_the_frames(teacher, params, condition):
     frames = jax.random.uniform(jax.random.key(4), (1, 5, 32, 16, 3))
     gradient = frame_gradient(teacher, params, condition, ScoreConfig(guidance=(1.0, 2.0)))
-    loss = jax.jit(jax.value_and_grad(lambda x: score_distillation(gradient, x, jax.random.key(5))))
+    loss = jit(jax.value_and_grad(lambda x: score_distillation(gradient, x, jax.random.key(5))))
     value, push = loss(frames)
     assert jnp.isfinite(value) and value > 0
     assert jnp.isfinite(push).all()
@@ -124,9 +130,9 @@ def test_score_distillation_reaches_the_frames(teacher, params, condition):
 
 
 def test_sampling_starts_at_the_reference(teacher, params, condition):
-    frames = jax.jit(
+    frames = jit(
         lambda key: sample(teacher, params, key, NOISY.shape, condition, (1.0, 1.0), steps=3)
     )(jax.random.key(6))
     assert frames.shape == (1, 5, 32, 16, 3)
-    given = jax.jit(teacher.decode)(params, condition.reference[:, None])
+    given = jit(teacher.decode)(params, condition.reference[:, None])
     np.testing.assert_allclose(frames[:, 0], given[:, 0], atol=1e-3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ from jaxavatar.teachers.wan.config import CONFIGS, AudioConfig, AutoencoderConfi
 from jaxavatar.teachers.wan.init import init_transformer, shapes_of
 from jaxavatar.teachers.wan.rope import rotate, rotations, split
 from jaxavatar.teachers.wan.transformer import Block, WanTransformer
+
+_QUICK: Any = {"xla_backend_optimization_level": 0}  # only compiles sooner
+jit = functools.partial(jax.jit, compiler_options=_QUICK)
 
 TINY = CONFIGS["tiny"].transformer
 
@@ -40,12 +44,12 @@ def test_gradient_of_a_block(random_params):
         made = random_params(lambda key: block.init(key, x, text, code, turns), np.float64)
         push = jnp.asarray(random.normal(size=x.shape))
 
-        @jax.jit
+        @jit
         def value(made, x, text, code):
             return jnp.vdot(block.apply(made, x, text, code, turns), push)
 
         point = (made, x, text, code)
-        gradient = jax.jit(jax.grad(value, argnums=(0, 1, 2, 3)))(*point)
+        gradient = jit(jax.grad(value, argnums=(0, 1, 2, 3)))(*point)
         way = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape)), point)
 
         def along(step):
@@ -64,7 +68,7 @@ def test_rematerialisation_changes_no_gradient(random_params, given):
         def value(params):
             return (WanTransformer(config).apply({"params": params}, *given[:3]) ** 2).mean()
 
-        return jax.jit(jax.grad(value))
+        return jit(jax.grad(value))
 
     plain, remat = gradient(config), gradient(dataclasses.replace(config, remat=True))
     assert "optimization_barrier" not in plain.lower(made).as_text()
@@ -79,17 +83,17 @@ def test_rematerialisation_changes_no_gradient(random_params, given):
 def test_half_precision_rounds_matrix_products_only(params, given):
     half = dataclasses.replace(TINY, precision="bfloat16")
     exact, rough = (
-        jax.jit(WanTransformer(config).apply)({"params": params}, *given) for config in (TINY, half)
+        jit(WanTransformer(config).apply)({"params": params}, *given) for config in (TINY, half)
     )
     assert rough.dtype == jnp.float32
     assert 1e-4 < jnp.linalg.norm(rough - exact) / jnp.linalg.norm(exact) < 0.02
-    lowered = jax.jit(WanTransformer(half).apply).lower({"params": params}, *given).as_text()
+    lowered = jit(WanTransformer(half).apply).lower({"params": params}, *given).as_text()
     products = [line for line in lowered.splitlines() if "stablehlo.dot_general" in line]
     # The time's three layers stay in float32.
     assert sum("bf16" not in line.partition("->")[0] for line in products) == 3
     # Matrices kept in half precision: the same up to one more rounding.
     kept = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if leaf.ndim > 1 else leaf, params)
-    stored = jax.jit(WanTransformer(half).apply)({"params": kept}, *given)
+    stored = jit(WanTransformer(half).apply)({"params": kept}, *given)
     assert jnp.linalg.norm(stored - rough) / jnp.linalg.norm(exact) < 0.02
 
 
