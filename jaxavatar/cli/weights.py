@@ -39,7 +39,8 @@ def _add_import(actions: common.Commands) -> None:
         help="turn a released checkpoint into our parameters",
         description="Read a safetensors file of LHM, DINOv2, HaMeR's or Sapiens's backbone, or of"
         " the video teacher Wan2.1, and write its parameters under our names; what became"
-        " of every tensor is reported in a JSON file beside the result. SMPL-X, MANO and other licensed arrays are left out.",
+        " of every tensor is reported in a JSON file beside the result. SMPL-X, MANO"
+        " and other licensed arrays are left out.",
     )
     imported.add_argument("kind", choices=("lhm", "dinov2", "hamer", "sapiens", "wan"))
     imported.add_argument(

@@ -83,8 +83,8 @@ def compute():
 
 
 def _transformer(heard):
-    import torch
-    from diffusers import WanTransformer3DModel
+    import torch  # pyright: ignore[reportMissingImports]
+    from diffusers import WanTransformer3DModel  # pyright: ignore[reportMissingImports]
 
     model = WanTransformer3DModel(
         patch_size=(1, 2, 2),
@@ -124,8 +124,8 @@ def _transformer(heard):
 
 
 def _adapter():
-    import torch
-    from torch import nn
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch import nn  # pyright: ignore[reportMissingImports]
 
     adapter = nn.Module()
     adapter.audio_proj = nn.Module()
@@ -138,7 +138,7 @@ def _adapter():
 
 def _listen(model, audio):
     """Add to every token of a latent frame what its four frames of audio project to."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     frames = torch.cat([audio[:, :1]] * 3 + [audio], dim=1)
     groups = torch.stack([frames[:, 4 * f : 4 * f + 4].flatten(1) for f in range(GRID[0])], dim=1)
@@ -154,8 +154,8 @@ def _listen(model, audio):
 
 
 def _autoencoder():
-    import torch
-    from diffusers import AutoencoderKLWan
+    import torch  # pyright: ignore[reportMissingImports]
+    from diffusers import AutoencoderKLWan  # pyright: ignore[reportMissingImports]
 
     model = AutoencoderKLWan(base_dim=3, z_dim=16, num_res_blocks=1).eval()
     shapes = _fill(model)
@@ -187,7 +187,7 @@ def _autoencoder():
 
 
 def _fill(model):
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     model.load_state_dict({k: torch.tensor(v) for k, v in weights(shapes, 0).items()})

@@ -106,10 +106,10 @@ class WanTeacher:
     def drop(self, params: Params, condition: WanCondition, name: str) -> WanCondition:
         """Leave out "text" or "audio", whose features become zero."""
         if name == "audio":
-            return condition.replace(audio=jnp.zeros_like(condition.audio))
+            return dataclasses.replace(condition, audio=jnp.zeros_like(condition.audio))
         if name == "text":
-            return condition.replace(
-                text=jnp.broadcast_to(params["null_text"], condition.text.shape)
+            return dataclasses.replace(
+                condition, text=jnp.broadcast_to(params["null_text"], condition.text.shape)
             )
         raise ValueError(f"{name!r} cannot be left out, only {self.spec.drops}")
 
@@ -136,7 +136,7 @@ class WanTeacher:
         reference = jnp.broadcast_to(condition.reference[:, None], noisy.shape)
         seen = noisy.at[:, 0].set(reference[:, 0])
         free = jnp.ones_like(noisy[..., :1]).at[:, 0].set(0.0)
-        velocity = WanTransformer(self.config.transformer).apply(
+        velocity: Any = WanTransformer(self.config.transformer).apply(
             {"params": params["transformer"]},
             jnp.concatenate([seen, reference, free], axis=-1),
             1000.0 * tau,

@@ -36,8 +36,8 @@ def exact(random_params):
     with jax.enable_x64(True):
         return (
             random_params(encoder_of(SMALL), np.float64),
-            jnp.asarray(random.uniform(size=(1, 17, 8, 8, 3))),
-            jnp.asarray(random.normal(size=(1, 5, 2, 2, 16))),
+            jnp.asarray(random.uniform(size=(1, 17, 16, 16, 3))),
+            jnp.asarray(random.normal(size=(1, 5, 4, 4, 16))),
         )
 
 
@@ -54,7 +54,7 @@ def test_pieces_equal_the_whole_in_value_and_gradient_with_less_memory(exact):
 
                 return jax.value_and_grad(inner, argnums=(0, 1), has_aux=True)(params, frames)
 
-            compiled = jit(both).lower(params, frames).compile()
+            compiled: Any = jit(both).lower(params, frames).compile()
             memory.append(compiled.memory_analysis().temp_size_in_bytes)
             results.append(jax.device_get(compiled(params, frames)))
         ((_, latents), gradients), ((_, whole), whole_gradients) = results
@@ -65,7 +65,7 @@ def test_pieces_equal_the_whole_in_value_and_gradient_with_less_memory(exact):
             gradients,
             whole_gradients,
         )
-        assert memory[0] < 0.7 * memory[1]
+        assert memory[0] < 0.8 * memory[1]
 
         way = jnp.asarray(np.random.default_rng(1).normal(size=frames.shape))
         along = jit(lambda s: jnp.vdot(encode(SMALL, params, frames + s * way), push))
@@ -86,7 +86,7 @@ def test_later_frames_do_not_change_earlier_latents(exact):
 
 def test_black_does_not_break_the_gradient():
     """All channels of a pixel may be zero, and their norm has no derivative there."""
-    norm = PixelNorm()
+    norm: Any = PixelNorm()
     params = {"params": {"scale": jnp.ones(4)}}
     x = jnp.zeros((1, 1, 2, 2, 4)).at[0, 0, 0, 0].set(1.0)
     gradient = jax.grad(lambda x: (norm.apply(params, x) ** 2).sum())(x)

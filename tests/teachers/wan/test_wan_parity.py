@@ -16,17 +16,17 @@ _QUICK: Any = {"xla_backend_optimization_level": 0}  # only compiles sooner
 jit = functools.partial(jax.jit, compiler_options=_QUICK)
 
 # Float32 against float32: sums of up to a thousand terms of order one.
-TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
+TOLERANCE: Any = {"rtol": 2e-5, "atol": 2e-5}
 
 
 def seen_inside(module, params, *inputs):
     """Return a module's output and those of its parts, by their paths."""
 
-    def run(params, *inputs):
+    def run(params, *inputs) -> Any:
         return module.apply({"params": params}, *inputs, capture_intermediates=True, mutable=True)
 
     output, state = jit(run)(params, *inputs)
-    flat = flatten_dict(state["intermediates"], sep="/")
+    flat: Any = flatten_dict(state["intermediates"], sep="/")
     return output, {path.removesuffix("/__call__"): values[0] for path, values in flat.items()}
 
 
