@@ -1,5 +1,6 @@
 """The teacher behind the protocol: conditions, guidance, the given first frame, eq. 8, sampling."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -18,7 +19,8 @@ from jaxavatar.teachers.wan.transformer import WanTransformer
 _QUICK: Any = {"xla_backend_optimization_level": 0}  # only compiles sooner
 jit = functools.partial(jax.jit, compiler_options=_QUICK)
 
-CONFIG = CONFIGS["tiny"]
+TINY = CONFIGS["tiny"]
+CONFIG = dataclasses.replace(TINY, transformer=dataclasses.replace(TINY.transformer, layers=4))
 
 
 @pytest.fixture(scope="module")
