@@ -29,7 +29,8 @@ def main() -> None:
     worst = 0.0
     for name in scenes:
         inputs = make_inputs(name, n, pixels)
-        with jax.enable_x64(True):
+        host = jax.local_devices(backend="cpu")[0]
+        with jax.enable_x64(True), jax.default_device(host):
             expected = jax.device_get(evaluate(workloads.cast(inputs, jnp.float64), "reference"))
         with contextlib.nullcontext() if available("pallas") else pallas.interpreted():
             first, second = (

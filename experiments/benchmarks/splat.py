@@ -9,17 +9,20 @@ with gradients. An image must agree with ours to 50 dB before its time counts. R
 """
 
 import argparse
+import concurrent.futures
 import datetime
 import os
 import pathlib
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from pallas_splat import engines
 
 from experiments.benchmarks import splat_cases, splat_process, splat_report, splat_worker
 from experiments.benchmarks.splat_cases import Case
+from experiments.benchmarks.splat_process import Job
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
@@ -51,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
             "max_seconds_per_pass": options.max_seconds,
             "timeout_s": options.timeout,
             "memory_limit_gb": options.memory_gb,
+            "cases_compiled_together": options.together,
         },
         "rows": [],
     }
@@ -83,6 +87,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=splat_process.available_gb(0.7),
         help="what a worker on a CPU may take; default: 70 %% of what is free",
     )
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=0,
+        metavar="CASES",
+        help="let all engines compile so many cases side by side before they are timed in turn; "
+        "default: one process at a time",
+    )
+    parser.add_argument("--budget", type=float, help="start no case after so many seconds")
     parser.add_argument("--out", type=pathlib.Path, help="JSON to write, or to read with --table")
     parser.add_argument("--table", action="store_true", help="only print and plot what was run")
     return parser.parse_args(arguments)
@@ -94,10 +107,12 @@ def probe(options: argparse.Namespace) -> tuple[dict[str, tuple[str, dict]], dic
     Returns:
         Interpreter and environment of those that do, by name; and why the others do not.
     """
+    names = (*options.backends, *options.peers)
+    pythons = [splat_process.interpreter(name, options.peer_python) for name in names]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        answers = list(pool.map(splat_process.ask, pythons, names))
     runnable, absent = {}, {}
-    for name in (*options.backends, *options.peers):
-        python = splat_process.interpreter(name, options.peer_python)
-        answer = splat_process.ask(python, name)
+    for name, python, answer in zip(names, pythons, answers, strict=True):
         if "environment" in answer:
             runnable[name] = (python, answer["environment"])
         else:
@@ -106,32 +121,57 @@ def probe(options: argparse.Namespace) -> tuple[dict[str, tuple[str, dict]], dic
 
 
 def run(options, runnable, results: dict[str, Any], path: pathlib.Path) -> None:
-    """Time every engine on every case; results are written after each."""
+    """Time every engine on every case; results are written after each group of cases."""
     cases = splat_cases.cases(options.scenes, options.sizes, options.batches)
     done, total, began = 0, len(cases) * len(runnable), time.monotonic()
-    for case in cases:
+    size = max(options.together, 1)
+    for start in range(0, len(cases), size):
+        if options.budget is not None and time.monotonic() - began > options.budget:
+            print(f"the budget is spent: {len(cases) - start} cases are left out")
+            return
+        group = cases[start : start + size]
         with tempfile.TemporaryDirectory() as name:
-            folder = pathlib.Path(name)
-            splat_cases.save(case, folder / "inputs.npz")
-            rows = []
-            for engine, (python, environment) in runnable.items():
-                row = {**splat_report.describe_case(case), "engine": engine}
-                row |= hopeless(
-                    case, engine, results["rows"], options.timeout
-                ) or splat_process.measure(python, engine, folder, environment["platform"], options)
-                rows.append(row)
+            folders = [pathlib.Path(name) / str(nth) for nth in range(len(group))]
+            rows: list[list[dict[str, Any]]] = [[] for _ in group]
+            for nth, row in measure(group, folders, runnable, results["rows"], options):
+                rows[nth].append(row)
                 done += 1
                 gone = time.monotonic() - began
                 left = gone / done * (total - done)
                 clock = f"[{done}/{total}, {gone:.0f} s gone, about {left:.0f} s left]"
-                line = f"{clock} {engine} {case}: {splat_report.brief(row)}"
+                line = f"{clock} {row['engine']} {group[nth]}: {splat_report.brief(row)}"
                 print(line + splat_report.remarks(row), flush=True)
-            splat_report.gate(rows, folder, ours=options.backends)
-        for row in rows:
+            for folder, of_case in zip(folders, rows, strict=True):
+                splat_report.gate(of_case, folder, ours=options.backends)
+        for row in (row for of_case in rows for row in of_case):
             if row["status"] == "gate failed":
                 print(f"    {row['engine']} does not count: {row['message']}")
-        results["rows"] += rows
+            results["rows"].append(row)
         splat_report.write(results, path)
+
+
+def measure(
+    group: list[Case], folders: list[pathlib.Path], runnable, known: list[dict[str, Any]], options
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Time every engine on a group of cases; give the place of the case and the row."""
+    jobs, places = [], []
+    for nth, (case, folder) in enumerate(zip(group, folders, strict=True)):
+        folder.mkdir()
+        splat_cases.save(case, folder / "inputs.npz")
+        for engine, (python, environment) in runnable.items():
+            told = {**splat_report.describe_case(case), "engine": engine}
+            skipped = hopeless(case, engine, known, options.timeout)
+            if skipped:
+                yield nth, told | skipped
+            else:
+                jobs.append(Job(python, engine, folder, environment["platform"]))
+                places.append((nth, told))
+    if options.together:
+        measured = splat_process.measure_together(jobs, options)
+    else:
+        measured = (splat_process.measure(job, options) for job in jobs)
+    for (nth, told), row in zip(places, measured, strict=True):
+        yield nth, told | row
 
 
 def hopeless(

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pallas_splat import available
 
 from experiments.benchmarks import splat, splat_cases, splat_process, splat_report, splat_worker
 from experiments.benchmarks.splat_cases import Case
+from experiments.benchmarks.splat_process import Job
 
 SMALL = Case("avatar", 1000, 64, 1)
 
@@ -20,10 +22,11 @@ def row(engine="native", case=SMALL, status="ok", forward=None):
     return {**splat_report.describe_case(case), "engine": engine, "status": status, **passes}
 
 
-def test_one_run_from_end_to_end(tmp_path, capsys):
+@pytest.mark.parametrize("mode", [[], ["--together", "2", "--budget", "1000"]])
+def test_one_run_from_end_to_end(tmp_path, capsys, mode):
     backend = "native" if available("native") else "xla"
     out = tmp_path / "splat.json"
-    options = ["--scenes", "avatar", "--sizes", "60x24", "--batches", "2", "--repeats", "2"]
+    options = ["--scenes", "avatar", "--sizes", "60x24", "--batches", "2", "--repeats", "2", *mode]
     splat.main([*options, "--backends", backend, "--peers", "splax", "--out", str(out)])
     results = json.loads(out.read_text())
     (measured,) = results["rows"]
@@ -146,12 +149,11 @@ def test_a_worker_that_dies_says_so(tmp_path):
     splat_cases.save(SMALL, tmp_path / "inputs.npz")
     arguments = ["--sizes", "1000x64", "--repeats", "1", "--memory-gb", "0.05"]
     options = splat.parse(arguments)
-    starved = splat_process.measure(splat_process.sys.executable, backend, tmp_path, "cpu", options)
+    job = Job(sys.executable, backend, tmp_path, "cpu")
+    starved = splat_process.measure(job, options)
     assert starved["status"] in ("out of memory", "failed")  # it may die before Python notices
     assert starved["message"]
-    wrong = splat_process.measure(
-        splat_process.sys.executable, "no such engine", tmp_path, "gpu", options
-    )
+    wrong = splat_process.measure(job._replace(engine="no such engine", device="gpu"), options)
     assert wrong["status"] == "failed"
     assert "no such engine" in wrong["message"]
 
@@ -159,8 +161,13 @@ def test_a_worker_that_dies_says_so(tmp_path):
 def test_a_worker_that_takes_too_long_is_ended(tmp_path):
     splat_cases.save(SMALL, tmp_path / "inputs.npz")
     options = splat.parse(["--timeout", "0.01"])
-    ended = splat_process.measure(splat_process.sys.executable, "xla", tmp_path, "cpu", options)
+    job = Job(sys.executable, "xla", tmp_path, "cpu")
+    ended = splat_process.measure(job, options)
     assert ended == {"status": "timed out", "message": "no answer in 0 s"}
+    assert (
+        list(splat_process.measure_together([job, job], options))
+        == [{"status": "timed out", "message": "not ready after 0 s"}] * 2
+    )
 
 
 def test_sizes_are_numbers():
