@@ -7,31 +7,44 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxavatar.speech import (
+    SpeechEncoder,
     Vocabulary,
     Whisper,
+    load_encoder,
+    load_reader,
     speech_features,
     text_embeddings,
-    vocabulary,
-    whisper_file,
 )
+from jaxavatar.speech.encoders import EMBEDDED
 from jaxavatar.structs import SEGMENT_FRAMES, Drive
 
 
 @dataclasses.dataclass(frozen=True)
 class Listener:
-    """The pretrained speech model and its vocabulary."""
+    """The pretrained speech models: what hears, and what reads and transcribes.
 
+    Attributes:
+        encoder: E_aud.
+        whisper: E_text.
+        vocabulary: of E_text.
+    """
+
+    encoder: SpeechEncoder
     whisper: Whisper
     vocabulary: Vocabulary
 
 
-def load_listener() -> Listener:
-    """Load Whisper tiny.en, fetching it on first use.
+def load_listener(encoder: str = EMBEDDED, reader: str = EMBEDDED) -> Listener:
+    """Load the speech models, fetching them on first use.
+
+    Args:
+        encoder: name or file of E_aud, see `speech.load_encoder`.
+        reader: name or file of E_text, see `speech.load_reader`.
 
     Raises:
-        InputError: it cannot be fetched, or is damaged.
+        InputError: one cannot be fetched, does not exist, or is damaged.
     """
-    return Listener(whisper_file.pretrained(), vocabulary.pretrained())
+    return Listener(load_encoder(encoder), *load_reader(reader))
 
 
 def make_drive(
@@ -43,7 +56,7 @@ def make_drive(
         samples: 16 kHz mono at `speech.sound.SPEECH_LEVEL`, as `speech.sound.load` and
             `speech.voice.speak` return them.
         text: what is said; None transcribes the speech.
-        listener: the speech model; None loads the default one.
+        listener: the speech models; None loads the default ones.
 
     Returns:
         T = ceil(S / 640) frames.
@@ -52,7 +65,7 @@ def make_drive(
         InputError: the text is too long for the speech, or the model cannot be fetched.
     """
     listener = listener or load_listener()
-    audio = speech_features(listener.whisper, samples)
+    audio = speech_features(listener.encoder, samples)
     embedded, mask, _ = text_embeddings(listener.whisper, listener.vocabulary, samples, text)
     time = jnp.arange(len(audio))
     return Drive(

@@ -93,7 +93,8 @@ def _segments(samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, "S segment"
 @jax.jit
 def _hear(whisper: Whisper, segment: Float[Array, " segment"]) -> Float[Array, "n d"]:
     encode: Callable[..., Any] = Encoder(whisper.config).apply
-    return encode({"params": whisper.encoder}, mel.whisper_log_mel(segment))[-1]
+    frames = mel.whisper_log_mel(segment, whisper.config.mels)
+    return encode({"params": whisper.encoder}, frames)[-1]
 
 
 def _decoder(whisper: Whisper) -> Callable[..., Any]:

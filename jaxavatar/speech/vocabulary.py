@@ -57,33 +57,78 @@ def pretrained() -> Vocabulary:
     return load(tokenizer, weights.path("whisper-tiny.en/config"))
 
 
-def load(tokenizer: str | os.PathLike[str], config: str | os.PathLike[str]) -> Vocabulary:
-    """Read the vocabulary from `tokenizer.json` and the suppression lists from `config.json`.
+def load(
+    tokenizer: str | os.PathLike[str], config: str | os.PathLike[str], language: str = "en"
+) -> Vocabulary:
+    """Read the vocabulary from `tokenizer.json` and the suppression lists from a JSON file.
+
+    Args:
+        tokenizer: of the tokenizers library.
+        config: CTranslate2's `config.json`, or `generation_config.json` of Hugging Face.
+        language: as for `parse`.
 
     Raises:
-        InputError: a file is missing or damaged.
+        InputError: a file is missing or damaged, or has no such language.
     """
     try:
-        pieces = tokenizers.Tokenizer.from_str(pathlib.Path(tokenizer).read_text("utf-8"))
-        lists = json.loads(pathlib.Path(config).read_text("utf-8"))
+        texts = [pathlib.Path(file).read_text("utf-8") for file in (tokenizer, config)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(f"{tokenizer} with {config}", error) from error
+    return parse(*texts, language=language, name=f"{tokenizer} with {config}")
+
+
+def parse(tokenizer: str, config: str, language: str, name: str) -> Vocabulary:
+    """Make the vocabulary from the texts of the two files of `load`.
+
+    Args:
+        tokenizer: text of `tokenizer.json`.
+        config: text of the file with the suppression lists.
+        language: that multilingual models transcribe, such as "en"; the others know English only.
+        name: of the files, for messages.
+
+    Raises:
+        InputError: a text is damaged, or the model does not know the language.
+    """
+    try:
+        pieces = tokenizers.Tokenizer.from_str(tokenizer)
+        lists = json.loads(config)
+        start = ["<|startoftranscript|>", "<|notimestamps|>"]
+        if lists.get("is_multilingual", "lang_to_id" in lists):
+            if pieces.token_to_id(f"<|{language}|>") is None:
+                raise InputError(f"{name} does not know the language {language!r}; name another")
+            start[1:1] = [f"<|{language}|>", "<|transcribe|>"]
+        always, first = _SUPPRESSED[0] if "suppress_ids" in lists else _SUPPRESSED[1]
         return Vocabulary(
             pieces=pieces,
-            start=(_id(pieces, "<|startoftranscript|>"), _id(pieces, "<|notimestamps|>")),
+            start=tuple(_id(pieces, token) for token in start),
             end=_id(pieces, "<|endoftext|>"),
-            no_speech=_id(pieces, "<|nocaptions|>"),
-            suppressed=tuple(lists["suppress_ids"]),
-            suppressed_first=tuple(lists["suppress_ids_begin"]),
+            no_speech=_id(pieces, "<|nocaptions|>", "<|nospeech|>"),
+            suppressed=tuple(lists[always] or ()),
+            suppressed_first=tuple(lists[first] or ()),
         )
+    except InputError:
+        raise
     # tokenizers raises bare Exceptions for a damaged file.
     except Exception as error:
-        raise InputError(
-            f"cannot read the vocabulary {tokenizer} with {config} ({error}); delete both and fetch"
-            " them again"
-        ) from error
+        raise _damaged(name, error) from error
 
 
-def _id(pieces: tokenizers.Tokenizer, token: str) -> int:
-    number = pieces.token_to_id(token)
-    if number is None:
-        raise ValueError(f"no token {token}")
-    return number
+# Names of the lists in CTranslate2's and in Hugging Face's files.
+_SUPPRESSED = (
+    ("suppress_ids", "suppress_ids_begin"),
+    ("suppress_tokens", "begin_suppress_tokens"),
+)
+
+
+def _damaged(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"cannot read the vocabulary {name} ({error}); delete both and fetch them again"
+    )
+
+
+def _id(pieces: tokenizers.Tokenizer, *names: str) -> int:
+    """Return the token of the first name that exists: some were renamed."""
+    for name in names:
+        if (number := pieces.token_to_id(name)) is not None:
+            return number
+    raise ValueError(f"no token {names[0]}")

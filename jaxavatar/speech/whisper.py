@@ -31,8 +31,32 @@ class WhisperConfig:
     text_positions: int = 448
 
 
+def _size(width: int, layers: int, **others: int) -> WhisperConfig:
+    sizes = {"decoder_layers": layers, "vocabulary": 51865} | others
+    return WhisperConfig(width=width, heads=width // 64, encoder_layers=layers, **sizes)
+
+
+CONFIGS: dict[str, WhisperConfig] = {
+    "tiny": _size(384, 4),
+    "base": _size(512, 6),
+    "small": _size(768, 12),
+    "medium": _size(1024, 24),
+    "large": _size(1280, 32),
+    "large-v3": _size(1280, 32, mels=128, vocabulary=51866),
+    "large-v3-turbo": _size(1280, 32, mels=128, vocabulary=51866, decoder_layers=4),
+}
+CONFIGS |= {
+    f"{name}.en": dataclasses.replace(CONFIGS[name], vocabulary=51864)
+    for name in ("tiny", "base", "small", "medium")
+}
+"""Released sizes; large-v2 is "large"."""
+
+
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values are computed apart, so that they can be kept."""
+    """Multi-head attention whose keys and values are computed apart, so that they can be kept.
+
+    Keys have no bias: it would add one number to all scores of a query, which softmax ignores.
+    """
 
     width: int
     heads: int
@@ -40,7 +64,7 @@ class Attention(nn.Module):
     def setup(self) -> None:
         """Create the layers."""
         self.query = nn.Dense(self.width)
-        self.key = nn.Dense(self.width)
+        self.key = nn.Dense(self.width, use_bias=False)
         self.value = nn.Dense(self.width)
         self.out = nn.Dense(self.width)
 
@@ -54,7 +78,7 @@ class Attention(nn.Module):
     def __call__(
         self, x: Float[Array, "*B n d"], keys: Heads, values: Heads, mask: Array | None = None
     ) -> Float[Array, "*B n d"]:
-        """Attend from `x`; `mask` [n, m] is True where attention is allowed."""
+        """Attend from `x`; `mask` [n, m] or [*B, 1, 1, m] is True where it may attend."""
         attended = nn.dot_product_attention(self._split(self.query(x)), keys, values, mask=mask)
         return self.out(attended.reshape(x.shape))
 

@@ -79,12 +79,12 @@ class _Converter:
         return self.arrays[f"{self.prefix}/{name}"].astype(np.float32)
 
     def dense(self, name: str, names: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
-        """Split a fused linear layer (rows of the weight are outputs) into `names`."""
+        """Split a fused linear layer, whose weight has outputs as rows, into `names`."""
         kernels = np.split(self.raw(f"{name}/weight").T, len(names), axis=1)
         biases = np.split(self.raw(f"{name}/bias"), len(names))
         return {
-            key: {"kernel": kernel, "bias": bias}
-            for key, kernel, bias in zip(names, kernels, biases, strict=True)
+            part: {"kernel": kernel} if part == "key" else {"kernel": kernel, "bias": bias}
+            for part, kernel, bias in zip(names, kernels, biases, strict=True)
         }
 
     def conv(self, name: str) -> dict[str, np.ndarray]:

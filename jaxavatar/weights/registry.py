@@ -39,11 +39,19 @@ class InWheel:
 
 @dataclasses.dataclass(frozen=True)
 class OnHub:
-    """A file of a Hugging Face hub repository."""
+    """A file of a Hugging Face hub repository.
+
+    Attributes:
+        repository: "owner/name".
+        file: its path there.
+        revision: branch, tag or commit.
+        pointer: whether Git LFS keeps it, as it does large files: then the hub states its hash.
+    """
 
     repository: str
     file: str
     revision: str = "main"
+    pointer: bool = True
 
     def url(self, kind: str = "resolve") -> str:
         """Return the address of the file ("resolve") or of its Git LFS pointer ("raw")."""
@@ -73,8 +81,9 @@ class Asset:
     Attributes:
         source: where it comes from.
         licence: SPDX identifier of the weights' licence.
-        sha256: hex digest of the file; None when only the hub knows it, in which case the digest
-            that the hub states at the first download is checked then and kept beside the file.
+        sha256: hex digest of the file; None when it is not known here. The digest that the hub
+            states at the first download is then checked and kept beside the file; where the hub
+            states none either (`OnHub.pointer`), that of the first download is kept.
         size: bytes; None together with `sha256`.
     """
 
@@ -111,6 +120,18 @@ def _whisper(file: str, sha256: str, size: int) -> Asset:
 def _mediapipe(file: str, sha256: str, size: int) -> Asset:
     source = InWheel(_MEDIAPIPE, f"mediapipe/modules/{file}.tflite")
     return Asset(source, "Apache-2.0", sha256, size)
+
+
+def _whisper_on_hub(size: str) -> dict[str, Asset]:
+    def asset(file: str, pointer: bool) -> Asset:
+        # OpenAI releases them under MIT; most of its pages on the hub say Apache-2.0.
+        return Asset(OnHub(f"openai/whisper-{size}", file, pointer=pointer), "MIT OR Apache-2.0")
+
+    return {
+        f"whisper-{size}": asset("model.safetensors", True),
+        f"whisper-{size}/tokenizer": asset("tokenizer.json", False),
+        f"whisper-{size}/generation": asset("generation_config.json", False),
+    }
 
 
 REGISTRY: dict[str, Asset] = {
@@ -174,6 +195,16 @@ REGISTRY: dict[str, Asset] = {
     "wav2vec2-base-960h": Asset(
         OnHub("facebook/wav2vec2-base-960h", "model.safetensors"), "Apache-2.0"
     ),
+    "wav2vec2-large-960h": Asset(
+        OnHub("facebook/wav2vec2-large-960h", "model.safetensors"), "Apache-2.0"
+    ),
+    **_whisper_on_hub("tiny"),
+    **_whisper_on_hub("base"),
+    **_whisper_on_hub("small"),
+    **_whisper_on_hub("medium"),
+    **_whisper_on_hub("large-v2"),
+    **_whisper_on_hub("large-v3"),
+    **_whisper_on_hub("large-v3-turbo"),
 }
 
 

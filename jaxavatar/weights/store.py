@@ -166,8 +166,11 @@ def _from_hub(name: str, asset: Asset, source: OnHub) -> None:
         fresh = folder / "file"
         try:
             # The hub's pointer to a large file states its hash.
-            sha256 = asset.sha256 or downloads.lfs_sha256(source.url("raw"))
+            sha256 = asset.sha256
+            if sha256 is None and source.pointer:
+                sha256 = downloads.lfs_sha256(source.url("raw"))
             downloads.url(source.url(), fresh, name)
+            sha256 = sha256 or _sha256(fresh)
         except OSError as error:
             raise InputError(
                 f"cannot download weights {name!r} from {source} ({error}); connect to the hub, or"
