@@ -1,5 +1,6 @@
 """What the video teacher's clips show of the speech: the figures and pictures of its training."""
 
+import dataclasses
 import functools
 
 import jax
@@ -64,7 +65,8 @@ def measure(
 
         kinds.setdefault("true", []).append((true - centre) / scale)
         kinds.setdefault("probe", []).append(read(talk.frames))
-        wrong = talk.replace(told=talk.told.replace(audio=talk.told.audio[::-1]))
+        told = dataclasses.replace(talk.told, audio=talk.told.audio[::-1])
+        wrong = dataclasses.replace(talk, told=told)
         for scale_of in GUIDANCES:
             drawn = draw(teacher, params, talk, jax.random.key(number), scale_of)
             kinds.setdefault(f"{scale_of:g}", []).append(read(drawn))

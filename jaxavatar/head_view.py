@@ -22,8 +22,8 @@ DISTANCE = 2.0
 """Metres from the camera to the face."""
 
 _HEAD = body.JOINTS.index("head")
-_MOUTH = [body.LANDMARKS.index(name) for name in ("upper_lip_inner", "lower_lip_inner")]
-_REST = np.tile(np.float32([1, 0, 0, 0, 0, 0, 0]), (len(body.JOINTS), 1))
+_MOUTH = np.array([body.LANDMARKS.index(f"{which}_lip_inner") for which in ("upper", "lower")])
+_REST = np.tile(np.array([1, 0, 0, 0, 0, 0, 0], np.float32), (len(body.JOINTS), 1))
 _ABOVE_MOUTH = 0.012  # metres from the mouth to the middle of the view
 
 
@@ -47,8 +47,8 @@ def head_camera(
     # The face looks along +z of the T-pose, y up; cameras have x right, y down, z forward.
     towards = jaxlie.SO3.from_y_radians(yaw) @ jaxlie.SO3.from_x_radians(-jnp.asarray(pitch))
     axes = transforms[_HEAD, :, :3] @ towards.as_matrix() @ jnp.diag(jnp.array([1.0, -1.0, -1.0]))
-    weights = avatar.weights[avatar.landmarks[np.array(_MOUTH)]]
-    lips, _ = body.skin(avatar.means[avatar.landmarks[np.array(_MOUTH)]], weights, transforms)
+    weights = avatar.weights[avatar.landmarks[_MOUTH]]
+    lips, _ = body.skin(avatar.means[avatar.landmarks[_MOUTH]], weights, transforms)
     centre = lips.mean(0) - _ABOVE_MOUTH * axes[:, 1]
     eye = centre - DISTANCE * axes[:, 2]
     viewmat = jnp.eye(4).at[:3, :3].set(axes.T).at[:3, 3].set(-axes.T @ eye)

@@ -47,23 +47,26 @@ def test_the_mouth_is_in_the_middle_and_upright(actor):
 def test_yaw_shows_the_left_side_and_pitch_the_top(actor):
     rest = jnp.zeros((len(body.JOINTS), 7)).at[:, 0].set(1.0)
     points = landmarks(actor, rest)
-    nose, chin = body.LANDMARKS.index("nose_tip"), body.LANDMARKS.index("chin")
+    eyes = [body.LANDMARKS.index(name) for name in ("left_eye_outer", "right_eye_outer")]
 
-    def ahead(**angles):
+    def middle_of_eyes(**angles):
         camera = head_view.head_camera(actor, 64, **angles)
-        return project(points, camera.viewmat, np.asarray(camera.K, float))
+        return project(points, camera.viewmat, np.asarray(camera.K, float))[eyes].mean(0)
 
-    # Seen from the person's left the nose, in front of the mouth, moves to the left of the
-    # picture; seen from above it moves down, towards the chin.
-    assert ahead(yaw=0.4)[nose][0] < ahead()[nose][0] - 1
-    tall, short = (p[chin][1] - p[nose][1] for p in (ahead(), ahead(pitch=0.4)))
-    assert short < tall - 1
+    # The eyes lie behind the lips, about which the camera turns: seen from the person's left they
+    # move to the right of the picture, and seen from above higher than from below.
+    right, down = middle_of_eyes(yaw=0.4) - middle_of_eyes()
+    assert right > 2
+    assert abs(down) < 0.5
+    right, down = middle_of_eyes(pitch=0.3) - middle_of_eyes(pitch=-0.3)
+    assert abs(right) < 0.5
+    assert down < -1
 
 
 def test_a_nod_moves_nothing_in_the_view_that_follows(actor):
     rng = np.random.default_rng(0)
     twists = np.zeros((3, len(body.JOINTS), 6), np.float32)
-    twists[1:, :HEAD + 1, 3:] = 0.1 * rng.standard_normal((2, HEAD + 1, 3))
+    twists[1:, : HEAD + 1, 3:] = 0.1 * rng.standard_normal((2, HEAD + 1, 3))
     twists[1:, 0, :3] = 0.05
     transforms = jax.vmap(jax.vmap(lambda t: jaxlie.SE3.exp(t).wxyz_xyz))(jnp.asarray(twists))
     camera = head_view.head_camera(actor, 64, yaw=0.2)

@@ -107,10 +107,10 @@ def make_talk(config: TalkConfig, seed: int, step: int, clips: list[Clip], cast:
     shots = Shot(
         avatar=avatars,
         motion=jax.tree.map(lambda *leaves: np.stack(leaves), *(motion for _, motion in pieces)),
-        yaw=uniform(-config.yaw, config.yaw).astype(np.float32),
-        pitch=uniform(-config.pitch, config.pitch).astype(np.float32),
-        height=uniform(0.14, 0.17).astype(np.float32),
-        background=rng.random((config.clips, 3), np.float32),
+        yaw=jnp.asarray(uniform(-config.yaw, config.yaw), jnp.float32),
+        pitch=jnp.asarray(uniform(-config.pitch, config.pitch), jnp.float32),
+        height=jnp.asarray(uniform(0.14, 0.17), jnp.float32),
+        background=jnp.asarray(rng.random((config.clips, 3)), jnp.float32),
     )
     audio = jnp.asarray(np.stack([audio for audio, _ in pieces]))
     return film(shots, audio, config.side)

@@ -101,7 +101,7 @@ def initial_state(
     return TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
 
 
-def _pooled(mask: Float[Array, "B H W"], shape: tuple[int, int]) -> Float[Array, "B h w"]:
+def _pooled(mask: Float[Array, "B H W"], shape: tuple[int, ...]) -> Float[Array, "B h w"]:
     """Average a mask over the pixels of each latent."""
     batch, height, width = mask.shape
     cut = mask.reshape(batch, shape[0], height // shape[0], shape[1], width // shape[1])

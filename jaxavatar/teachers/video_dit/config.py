@@ -68,8 +68,8 @@ class VideoDiTConfig:
 
     @property
     def dtype(self) -> Any:
-        """What the blocks compute in."""
-        return jnp.bfloat16 if self.bfloat16 else jnp.float32
+        """What the blocks compute in; None leaves it to their inputs and parameters."""
+        return jnp.bfloat16 if self.bfloat16 else None
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:

@@ -5,6 +5,8 @@ so too, frame by frame, and is also attended to: measured on two CPU cores, modu
 makes a small network listen, cross-attention alone learned nothing in the same time.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ class Attention(nn.Module):
     """Multi-head attention with normalised queries and keys."""
 
     heads: int
-    dtype: jnp.dtype
+    dtype: Any
 
     @nn.compact
     def __call__(
@@ -125,7 +127,7 @@ class VideoDiT(nn.Module):
         tokens += dense("reference_in")(_patches(reference, config.patch))[:, None]
         place = self.param("place", nn.initializers.normal(0.02), (tokens.shape[2], width))
         order = 0.3 * fourier(jnp.arange(frames, dtype=jnp.float32), width // 2, 100.0)
-        tokens = (tokens + place + order[:, None]).astype(dtype)
+        tokens = _cast(tokens + place + order[:, None], dtype)
 
         speech = self._listen(audio, heard, frames)
         level = fourier(1000.0 * tau, _NOISE_OCTAVES, 1e4)
@@ -145,7 +147,7 @@ class VideoDiT(nn.Module):
         shift, scale = jnp.split(table[:, :, None], 2, axis=-1)
         tokens = nn.LayerNorm(use_bias=False, use_scale=False, dtype=dtype)(tokens)
         patches = nn.Dense(config.patch**2 * channels, kernel_init=zeros, name="out")(
-            (tokens * (1 + scale) + shift).astype(jnp.float32)
+            _cast(tokens * (1 + scale) + shift, clip.dtype)
         )
         return _picture(patches, config.patch, clip.shape)
 
@@ -165,7 +167,11 @@ class VideoDiT(nn.Module):
         known = heard[:, None, None, None] > 0
         tokens = jnp.where(known, states[:, around], silence)
         lag = self.param("lag", nn.initializers.normal(0.02), (seen, config.width))
-        return (tokens + lag).astype(config.dtype)
+        return _cast(tokens + lag, config.dtype)
+
+
+def _cast(tokens: Float[Array, "*N d"], dtype: Any) -> Float[Array, "*N d"]:
+    return tokens if dtype is None else tokens.astype(dtype)
 
 
 def _patches(picture: Float[Array, "*B H W C"], size: int) -> Float[Array, "*B N size2_C"]:

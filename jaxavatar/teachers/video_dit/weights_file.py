@@ -55,7 +55,7 @@ def load_params(path: str | os.PathLike[str] = PACKAGED) -> tuple[Params, VideoD
         raise InputError(
             f"there is no video teacher at {path}; train one or name another file"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is not a video teacher that this version can read; train it again or name"
             " another file"
