@@ -21,7 +21,7 @@ def test_a_linear_problem_is_solved_in_closed_form():
         return jnp.asarray(matrix, jnp.float32) @ x - jnp.asarray(right, jnp.float32)
 
     x, costs = levenberg_marquardt(residuals, jnp.zeros(6), jnp.ones(8))
-    np.testing.assert_allclose(x, expected, atol=1e-5)
+    np.testing.assert_allclose(x, expected, atol=3e-5)
     np.testing.assert_allclose(costs[0], 0.5 * (right @ right), rtol=1e-5)
     left = 0.5 * ((matrix @ expected - right) ** 2).sum()
     np.testing.assert_allclose(costs[-1], left, rtol=1e-5)
