@@ -1,7 +1,15 @@
 """Training of the driver: pure steps, data parallelism, exact resumption, and the loop."""
 
 from jaxavatar.training.checkpoint import Checkpoints
+from jaxavatar.training.learned import Learned, Rates, personal_optimiser, retouched, untouched
 from jaxavatar.training.loop import DivergedError, LoopConfig, train
+from jaxavatar.training.sequence import (
+    Sequence,
+    SequenceConfig,
+    Watched,
+    local_score,
+    make_sequence_step,
+)
 from jaxavatar.training.sharding import by_clip, compile_step, make_mesh, replicated
 from jaxavatar.training.state import OptimiserConfig, TrainState, create_state, make_optimiser
 from jaxavatar.training.step import Batch, StepConfig, make_train_step
@@ -10,16 +18,26 @@ __all__ = [
     "Batch",
     "Checkpoints",
     "DivergedError",
+    "Learned",
     "LoopConfig",
     "OptimiserConfig",
+    "Rates",
+    "Sequence",
+    "SequenceConfig",
     "StepConfig",
     "TrainState",
+    "Watched",
     "by_clip",
     "compile_step",
     "create_state",
+    "local_score",
     "make_mesh",
     "make_optimiser",
+    "make_sequence_step",
     "make_train_step",
+    "personal_optimiser",
     "replicated",
+    "retouched",
     "train",
+    "untouched",
 ]

@@ -46,11 +46,22 @@ def average_over(mesh: Mesh, gradient: Callable[..., Any]) -> Callable[..., Any]
     )
 
 
-def compile_step(step: Callable[..., Any], mesh: Mesh | None = None) -> Callable[..., Any]:
-    """Compile a training step; the state passed in is donated and must not be used again."""
+def compile_step(
+    step: Callable[..., Any], mesh: Mesh | None = None, others: int = 0
+) -> Callable[..., Any]:
+    """Compile a training step; the state passed in is donated and must not be used again.
+
+    Args:
+        step: of state, batch and `others` more arguments, which every device gets whole.
+        mesh: devices to spread the clips over; None for one.
+        others: see `step`.
+    """
     if mesh is None:
         return jax.jit(step, donate_argnums=0)
     state, batch = replicated(mesh), by_clip(mesh)
     return jax.jit(
-        step, donate_argnums=0, in_shardings=(state, batch), out_shardings=(state, state)
+        step,
+        donate_argnums=0,
+        in_shardings=(state, batch, *[state] * others),
+        out_shardings=(state, state),
     )

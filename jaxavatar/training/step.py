@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, Int
 from pallas_splat import Camera
 
 from jaxavatar import animate, losses
-from jaxavatar.deformer import Driver, initial_state, whole
+from jaxavatar.deformer import AvatarCode, Driver, Motion, initial_state, whole
 from jaxavatar.losses import LossConfig
-from jaxavatar.structs import Avatar, BodyPose, Drive
+from jaxavatar.structs import FPS, Avatar, BodyPose, Drive
+from jaxavatar.training.frames import show
 from jaxavatar.training.sharding import average_over
 from jaxavatar.training.state import TrainState
 
@@ -27,7 +28,8 @@ Metrics = dict[str, Float[Array, ""]]
 class Batch:
     """B clips of T frames; every leaf has a leading axis B, left out below.
 
-    All avatars of a batch have the same number of Gaussians per region.
+    All avatars of a batch have the same number of Gaussians per region. A teacher that lacks one
+    of the kinds of knowledge leaves it None; the losses that need it are then left out.
 
     Attributes:
         avatar: whom the clip shows.
@@ -43,20 +45,23 @@ class Batch:
         images: the teacher's pictures of these frames.
         masks: weight of each of their pixels.
         neighbours: graph of the canonical Gaussians, from `losses.neighbour_graph`.
+        shifts: canonical displacements of the keypoints, for a teacher that shows these but not
+            the whole motion, metres.
     """
 
     avatar: Avatar
     drive: Drive
     camera: Camera
     background: Float[Array, "B 3"]
-    motion: BodyPose
+    motion: BodyPose | None
     keypoint_index: Int[Array, "B K"]
-    keypoints: Float[Array, "B T K 2"]
+    keypoints: Float[Array, "B T K 2"] | None
     keypoint_weights: Float[Array, "B T K"]
     frames: Int[Array, "B R"]
-    images: Float[Array, "B R H W 3"]
-    masks: Float[Array, "B R H W"]
+    images: Float[Array, "B R H W 3"] | None
+    masks: Float[Array, "B R H W"] | None
     neighbours: Int[Array, "B N k"]
+    shifts: Float[Array, "B T K 3"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +72,13 @@ class StepConfig:
         loss: the weights of the objective.
         seed: of everything random in a step; its stream is the seed folded with the step.
         render: options of the splatter, as pairs of name and value.
+        rematerialise: see `frames.show`; for clips of which many frames are rendered.
     """
 
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     seed: int = 0
     render: tuple[tuple[str, Any], ...] = ()
+    rematerialise: bool = False
 
 
 PictureTerms = Callable[[Float[Array, "R H W 3"], Batch, jax.Array], Metrics]
@@ -87,35 +94,95 @@ def clip_terms(
     key: jax.Array,
 ) -> Metrics:
     """Return the unweighted losses of one clip (no axis B), and "psnr"."""
-    avatar = clip.avatar
+    code, motion = hear(driver, params, clip)
+    terms = motion_terms(config, driver, params, clip, code, motion)
+    return terms | picture_losses(config, driver, picture_terms, params, clip, code, motion, key)
 
-    code = animate.encode(driver, params, avatar)
+
+def hear(driver: Driver, params: animate.Params, clip: Batch) -> tuple[AvatarCode, Motion]:
+    """Return what the networks read of a clip's avatar, and the motion of all its frames."""
+    code = animate.encode(driver, params, clip.avatar)
     window = whole(clip.drive, driver.config.halo)
     motion, _ = animate.track(driver, params, code, window, initial_state(driver.config))
+    return code, motion
 
+
+def motion_terms(
+    config: StepConfig,
+    driver: Driver,
+    params: animate.Params,
+    clip: Batch,
+    code: AvatarCode,
+    motion: Motion,
+) -> Metrics:
+    """Return the losses of one clip that need no picture: of keypoints and joints."""
+    avatar = clip.avatar
     points, shift = animate.deform_points(driver, params, avatar, code, motion, clip.keypoint_index)
+    terms = exact_terms(shift, motion.transforms, clip)
+    if clip.keypoints is None:
+        return terms
     hands = (clip.keypoint_index >= avatar.n_face) & (
         clip.keypoint_index < avatar.n_face + avatar.n_hand
     )
-    terms = {
-        "keypoint": losses.keypoint_distance(
-            animate.project_points(points, clip.camera),
-            clip.keypoints,
-            clip.keypoint_weights,
-            hands,
-            config.loss.hand,
-            config.loss.keypoint_width,
-        )
-    }
+    seen = animate.project_points(points, clip.camera)
+    terms["keypoint"] = losses.keypoint_distance(
+        seen,
+        clip.keypoints,
+        clip.keypoint_weights,
+        hands,
+        config.loss.hand,
+        config.loss.keypoint_width,
+        config.loss.keypoint_penalty,
+    )
+    return terms | trajectory_terms(config, seen, clip.keypoints, clip.keypoint_weights)
 
-    terms |= exact_terms(shift, motion.transforms, clip)
 
-    deformed = animate.deform_frames(driver, params, avatar, code, motion.frames(clip.frames))
-    images = animate.render_frames(
-        deformed.gaussians, clip.camera, clip.background, **dict(config.render)
-    ).images
+def trajectory_terms(
+    config: StepConfig,
+    points: Float[Array, "T K 2"],
+    targets: Float[Array, "T K 2"],
+    weights: Float[Array, "T K"],
+) -> Metrics:
+    """Return those losses of the keypoints' trajectories that count.
+
+    Jumps are those of the difference to the teacher's trajectory: its own articulation is free.
+    """
+    terms: Metrics = {}
+    if config.loss.active("temporal"):
+        terms["temporal"] = losses.jumps(points - targets, weights, config.loss.jump)
+    if config.loss.active("spectral"):
+        terms["spectral"] = losses.fast_share(points, config.loss.cutoff, FPS)
+    if config.loss.active("spectrum"):
+        terms["spectrum"] = losses.spectral_distance(points, targets, FPS)
+    return terms
+
+
+def picture_losses(
+    config: StepConfig,
+    driver: Driver,
+    picture_terms: PictureTerms | None,
+    params: animate.Params,
+    clip: Batch,
+    code: AvatarCode,
+    motion: Motion,
+    key: jax.Array,
+) -> Metrics:
+    """Return the losses of the rendered frames of one clip, and "psnr"; none without pictures."""
+    if clip.images is None:
+        return {}
+    images, terms = show(
+        driver,
+        params,
+        clip.avatar,
+        code,
+        motion.frames(clip.frames),
+        clip.camera,
+        clip.background,
+        clip.neighbours,
+        config.render,
+        config.rematerialise,
+    )
     terms["image"] = losses.l1(images, clip.images, clip.masks)
-    terms |= shape_terms(deformed, clip)
     if picture_terms is not None:
         terms |= picture_terms(images, clip, key)
     return terms | {"psnr": losses.psnr(images, clip.images).mean()}
@@ -129,31 +196,21 @@ def exact_terms(
     These are the keypoints of eq. 9 before posing and projection. In the image a nod of the head
     hides what the lips do; here it does not, which makes learning many times faster.
     """
-    target = animate.face_shift(clip.avatar, clip.motion.expression, clip.keypoint_index)
-    off = losses.charbonnier(jnp.sum((1000.0 * (shift - target)) ** 2, axis=-1), 0.3)
-    weights = clip.keypoint_weights
-    turned = jaxlie.SE3(transforms).rotation().inverse() @ jaxlie.SO3.exp(clip.motion.rotations)
-    angle = losses.charbonnier(jnp.sum(turned.log() ** 2, axis=-1), 0.01).mean(axis=-1)
-    frames = weights.max(axis=1)
-    return {
-        "shift": jnp.sum(weights * off) / jnp.maximum(jnp.sum(weights), 1e-6),
-        "turn": jnp.sum(frames * angle) / jnp.maximum(jnp.sum(frames), 1e-6),
-    }
-
-
-def shape_terms(deformed: animate.Deformed, clip: Batch) -> Metrics:
-    """Return how far R deformed frames are from a rigid motion, and how large the offsets are."""
-    rigidity = jax.vmap(losses.arap, in_axes=(None, 0, 0, None))
-    offsets = deformed.offsets
-    centimetres = 100 * offsets.position
-    return {
-        "arap": rigidity(
-            clip.avatar.means, deformed.gaussians.means, deformed.skinning, clip.neighbours
-        ).mean(),
-        "position": jnp.mean(jnp.sum(centimetres**2, axis=-1)),
-        "stretch": jnp.mean(offsets.stretch**2),
-        "appearance": jnp.mean(offsets.opacity**2) + jnp.mean(offsets.color**2),
-    }
+    terms: Metrics = {}
+    weights, target = clip.keypoint_weights, clip.shifts
+    if target is None and clip.motion is not None:
+        target = animate.face_shift(clip.avatar, clip.motion.expression, clip.keypoint_index)
+    if target is not None:
+        known = (weights > 0)[..., None]
+        apart = jnp.where(known, shift - jnp.where(known, target, 0.0), 0.0)
+        off = losses.charbonnier(jnp.sum((1000.0 * apart) ** 2, axis=-1), 0.3)
+        terms["shift"] = jnp.sum(weights * off) / jnp.maximum(jnp.sum(weights), 1e-6)
+    if clip.motion is not None:
+        turned = jaxlie.SE3(transforms).rotation().inverse() @ jaxlie.SO3.exp(clip.motion.rotations)
+        angle = losses.charbonnier(jnp.sum(turned.log() ** 2, axis=-1), 0.01).mean(axis=-1)
+        frames = weights.max(axis=1)
+        terms["turn"] = jnp.sum(frames * angle) / jnp.maximum(jnp.sum(frames), 1e-6)
+    return terms
 
 
 def loss(
@@ -167,9 +224,14 @@ def loss(
     """Return the mean loss of the clips of a batch and its terms; one key per clip."""
     clip = functools.partial(clip_terms, config, driver, picture_terms, params)
     terms = jax.tree.map(jnp.mean, jax.vmap(clip)(batch, keys))
-    quality = terms.pop("psnr")
-    value, metrics = losses.total(terms, config.loss)
-    return value, {**metrics, "psnr": quality}
+    return weigh(terms, config.loss)
+
+
+def weigh(terms: Metrics, config: LossConfig) -> tuple[Float[Array, ""], Metrics]:
+    """Return the weighted sum of the terms, and all of them with "loss"; "psnr" only reports."""
+    reported = {name: terms.pop(name) for name in ("psnr",) if name in terms}
+    value, metrics = losses.total(terms, config)
+    return value, metrics | reported
 
 
 def make_train_step(
