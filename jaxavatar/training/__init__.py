@@ -1,7 +1,14 @@
 """Training of the driver: pure steps, data parallelism, exact resumption, and the loop."""
 
 from jaxavatar.training.checkpoint import Checkpoints
-from jaxavatar.training.learned import Learned, Rates, personal_optimiser, retouched, untouched
+from jaxavatar.training.learned import (
+    Learned,
+    Rates,
+    Retouch,
+    personal_optimiser,
+    retouched,
+    untouched,
+)
 from jaxavatar.training.loop import DivergedError, LoopConfig, train
 from jaxavatar.training.sequence import (
     Sequence,
@@ -9,6 +16,7 @@ from jaxavatar.training.sequence import (
     Watched,
     local_score,
     make_sequence_step,
+    sequence_terms,
 )
 from jaxavatar.training.sharding import by_clip, compile_step, make_mesh, replicated
 from jaxavatar.training.state import OptimiserConfig, TrainState, create_state, make_optimiser
@@ -22,6 +30,7 @@ __all__ = [
     "LoopConfig",
     "OptimiserConfig",
     "Rates",
+    "Retouch",
     "Sequence",
     "SequenceConfig",
     "StepConfig",
@@ -38,6 +47,7 @@ __all__ = [
     "personal_optimiser",
     "replicated",
     "retouched",
+    "sequence_terms",
     "train",
     "untouched",
 ]

@@ -1,13 +1,21 @@
 """One step of training through time: every frame of a clip is rendered and taught.
 
-    step = compile_step(make_sequence_step(config, driver, optimiser, score, picture_terms))
+    config = SequenceConfig(rates=Rates(driver=1e-3, parts=("gaussian",), regions=("face",)))
+    score = local_score(teacher, ScoreConfig(guidance=(2.0,)))
+    optimiser = personal_optimiser(config.rates)
+    learned = untouched(params, avatar)
+    state = TrainState(learned, optimiser.init(learned), jnp.zeros((), jnp.int32))
+    step = compile_step(make_sequence_step(config, driver, optimiser, score))
+    camera = follow_head(avatar, head_camera(avatar, 64), transforms)
+    watched = Watched(camera, background, teacher.condition(teacher_params, told))
+    batch = jax.tree.map(lambda leaf: leaf[None], Sequence(clip, watched))
     state, metrics = step(state, batch, teacher_params)
 
-`state.params` is a `learned.Learned` (`learned.untouched` makes it), `optimiser` comes from
-`learned.personal_optimiser(config.rates)`, `batch` is a `Sequence`. `score` is for eq. 8:
-`local_score(teacher, ScoreConfig(...))` for a teacher that runs here; its parameters are handed to
-the step and are never differentiated. `sequence_terms` are the losses of a single clip, for use
-outside a step.
+`clip` is a `Batch`; what its teachers do not know is None there. `told` has S stretches along its
+axis B: the clip of T frames is shown to the teacher in pieces of T / S. `score` is for eq. 8; the
+teacher's parameters are handed to the step and are never differentiated. `sequence_terms` are the
+losses of a single clip, for use outside a step. `retouched(avatar, state.params.avatar)` is the
+avatar that came out, `state.params.driver` the driver.
 
 Gradients flow through time: the loss of a late frame moves what an early sound did, through the
 integration of twists (a parallel prefix) and the frames that the fusion looks at. Memory stays
