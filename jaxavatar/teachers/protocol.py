@@ -3,7 +3,7 @@
     condition (once per clip) -> encode (frames to latents) -> predict (noisy latents to output)
 
 All are pure functions of their arguments. `losses.score` computes eq. 8 from them,
-`sampling.sample` draws clips. A teacher in another process has no `predict` here: see `remote`.
+`sampling.sample` draws clips. `remote` reaches a teacher in another process by the same functions.
 """
 
 import dataclasses
