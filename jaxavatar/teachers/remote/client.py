@@ -5,8 +5,8 @@
         gradient = frame_gradient(teacher, (), condition, config)
 
 Its parameters stay with it: `Params` is the empty tuple. `encode` and `predict` are pure callbacks,
-which work under jit, scan and vmap; `encode` is differentiable once, in reverse mode. `condition` and
-`decode` are asked at once, outside compiled code.
+which work under jit, scan and vmap; `encode` is differentiable once, in reverse mode. `condition`
+and `decode` are asked at once, outside compiled code.
 
 Exceptions inside compiled code reach Python as jax's own, with much around them. The `with` block
 turns them back into the one sentence that says what went wrong, and closes the connection.
