@@ -91,11 +91,16 @@ def measure(config: TransformerConfig, points: int, placed: int, repeats: int) -
         "gaussians": placed if config.placed else points,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "compile_s": round(compiled, 2),
-        "run_s": round(statistics.median(seconds[1:] or seconds), 3),
+        "run_s": _three_digits(statistics.median(seconds[1:] or seconds)),
         "runs": len(seconds),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "finite": all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(made)),
     }
+
+
+def _three_digits(seconds: float) -> float:
+    """Round to significant digits: a small model's microseconds are no zero."""
+    return float(f"{seconds:.3g}")
 
 
 def _inputs(config: TransformerConfig, points: int, placed: int) -> tuple:

@@ -113,7 +113,8 @@ def table(results: dict[str, Any]) -> str:
 
 def disturbed(row: Row) -> str:
     """Say how much other processes took while a row was measured, if it was more than a little."""
-    others = max((row[name]["others_cores"] for name in PASSES if name in row), default=0.0)
+    told = [row[name]["others_cores"] for name in PASSES if name in row]
+    others = max((cores for cores in told if cores is not None), default=0.0)
     return f" (others kept {others:.1f} cores busy)" if others > OTHERS_MAX else ""
 
 

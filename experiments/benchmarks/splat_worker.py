@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 MIN_REPEATS = 3
+_SHORTEST_S = 0.2  # the system counts the cores' work in ticks of 10 ms
 _OUT_OF_MEMORY = (
     "allocate memory",
     "out of memory",
@@ -156,10 +157,10 @@ def repeat(call: Callable[[], Any], repeats: int, max_seconds: float) -> tuple[d
     Returns:
         Statistics of the wall-clock time, milliseconds, with how many of the cores it may use
         others kept busy meanwhile (the times are worth little where that is more than a few
-        tenths); and the last result.
+        tenths), None where the calls are over too soon to tell; and the last result.
     """
     samples, result, warm = [], None, False
-    busy, began = cores_busy_s(), time.perf_counter()
+    busy, own, began = cores_busy_s(), time.process_time(), time.perf_counter()
     while not _enough(len(samples), time.perf_counter() - began, repeats, max_seconds):
         result = None  # two results at once would count as memory that is needed
         start, start_cpu = time.perf_counter(), time.process_time()
@@ -167,14 +168,15 @@ def repeat(call: Callable[[], Any], repeats: int, max_seconds: float) -> tuple[d
         samples.append((time.perf_counter() - start, time.process_time() - start_cpu))
         if len(samples) == 1 and not warm and samples[0][0] < max_seconds:
             samples, warm = [], True
-            busy, began = cores_busy_s(), time.perf_counter()
+            busy, own, began = cores_busy_s(), time.process_time(), time.perf_counter()
+    elapsed = time.perf_counter() - began
+    others = cores_busy_s() - busy - (time.process_time() - own)
     wall, cpu = 1e3 * np.array(samples).T
-    others = 1e3 * (cores_busy_s() - busy) - cpu.sum()
     p10, median, p90 = np.percentile(wall, [10, 50, 90])
     statistics = {"median_ms": median, "p10_ms": p10, "p90_ms": p90, "cpu_ms": np.median(cpu)}
     rounded = {name: round(float(value), 3) for name, value in statistics.items()}
-    rounded["others_cores"] = round(max(float(others / wall.sum()), 0.0), 2)
-    return {**rounded, "repeats": len(wall)}, result
+    told = round(max(others / elapsed, 0.0), 2) if elapsed >= _SHORTEST_S else None
+    return {**rounded, "others_cores": told, "repeats": len(wall)}, result
 
 
 def _enough(done: int, spent: float, repeats: int, max_seconds: float) -> bool:

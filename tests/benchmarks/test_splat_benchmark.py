@@ -3,8 +3,8 @@
 import argparse
 import json
 import math
-import os
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -109,10 +109,31 @@ def test_calls_are_timed_until_it_is_enough():
     times, last = splat_worker.repeat(lambda: calls.append(0) or len(calls), 5, 10.0)
     assert times["repeats"] == 5
     assert last == len(calls) == 6  # the first one warms up
-    assert 0 <= times["others_cores"] <= (os.cpu_count() or 1) + 1
+    assert times["others_cores"] is None  # over before the system's clock ticks
     calls.clear()
     times, _ = splat_worker.repeat(lambda: calls.append(0), 50, 0.0)
     assert times["repeats"] == len(calls) == splat_worker.MIN_REPEATS
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_work_of_others_is_told_apart_from_our_own(monkeypatch, share):
+    def busy():  # as if others worked a share of the time
+        return time.process_time() + share * time.perf_counter()
+
+    monkeypatch.setattr(splat_worker, "cores_busy_s", busy)
+
+    def work():
+        sum(range(100_000))
+        time.sleep(0.1)
+
+    times, _ = splat_worker.repeat(work, 3, 10.0)
+    assert times["others_cores"] == pytest.approx(share, abs=0.02)
+
+
+def test_what_is_over_too_soon_says_nothing_of_others():
+    soon = row(forward=1.0)
+    soon["forward"]["others_cores"] = None
+    assert splat_report.disturbed(soon) == ""
 
 
 def test_memory_that_a_call_takes_is_seen():
