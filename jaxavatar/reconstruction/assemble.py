@@ -1,5 +1,6 @@
 """Turn placed and painted points into an `Avatar`."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -18,6 +19,8 @@ _ANCHORS = 64
 _THICKNESS = 0.25  # of a Gaussian, relative to its extent along the surface
 _OPACITY = 0.95
 
+_skin, _inverse_skin = jax.jit(skinning.skin), jax.jit(skinning.inverse_skin)
+
 
 def carry_home(
     model: BodyModel, surface: Surface, placement: Placement
@@ -35,7 +38,7 @@ def carry_home(
 
     weights = on_surface(model.weights)
     posed = on_surface(surface.posed) + placement.shift
-    photo = skinning.inverse_skin(jnp.asarray(posed), jnp.asarray(weights), surface.transforms)
+    photo = _inverse_skin(jnp.asarray(posed), jnp.asarray(weights), surface.transforms)
     to_neutral = on_surface(surface.neutral) - on_surface(surface.photo)
     return np.asarray(photo), to_neutral, weights
 
@@ -76,7 +79,7 @@ def assemble(
     rest_shift[:count] = np.einsum("nea,e->na", face_units, rest_expression)
     means = photo + to_neutral + rest_shift
 
-    _, linear = skinning.skin(jnp.asarray(photo), jnp.asarray(weights), surface.transforms)
+    _, linear = _skin(jnp.asarray(photo), jnp.asarray(weights), surface.transforms)
     quats = _discs(placement.normals, np.asarray(linear))
     drawn = placement.sizes > 0
     ones = np.ones_like(placement.slant)

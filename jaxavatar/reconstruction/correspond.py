@@ -96,17 +96,19 @@ def landmark_model(model: BodyModel) -> LandmarkModel:
     corners = np.concatenate([np.repeat(np.array(tips)[:, None], 3, 1), corners])
     mix = np.concatenate([np.tile([1.0, 0.0, 0.0], (10, 1)), mix])
 
-    def gather(values: Array, axis: int) -> Array:
+    def gather(values: Array, axis: int) -> np.ndarray:
         """Mix per-vertex values into per-landmark values along the vertex axis."""
-        picked = jnp.moveaxis(jnp.asarray(values), axis, 0)[corners]
+        picked = np.moveaxis(np.asarray(values), axis, 0)[corners]
         shape = mix.shape + (1,) * (picked.ndim - 2)
-        return jnp.moveaxis((picked * mix.reshape(shape)).sum(1), 0, axis)
+        mixed = (picked * mix.reshape(shape)).sum(1, dtype=np.float32)
+        return np.moveaxis(mixed, 0, axis)
 
+    faces = gather(model.identity_dirs, 1)[:_FACE_SHAPES]
     return LandmarkModel(
-        points=gather(model.vertices, 0),
-        betas=gather(shape_directions(model)[0], 1),
-        expression=gather(model.expression_dirs, 1),
-        weights=gather(model.weights, 0),
+        points=jnp.asarray(gather(model.vertices, 0)),
+        betas=jnp.asarray(np.concatenate([gather(model.betas, 1), faces])),
+        expression=jnp.asarray(gather(model.expression_dirs, 1)),
+        weights=jnp.asarray(gather(model.weights, 0)),
     )
 
 

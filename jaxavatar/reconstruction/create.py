@@ -14,7 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxavatar.reconstruction.finetune import finetune
 from jaxavatar.reconstruction.optimise import Target, optimise, psnr_inside, render_photo
@@ -89,7 +89,7 @@ def create_avatar(
             avatar = _decode(regressor.config, regressor.params, inputs)
         else:
             avatar = finetune(regressor, inputs, begun.target, steps, progress)
-    psnr = float(psnr_inside(render_photo(avatar, begun.target, jnp.ones(3)), begun.target))
+    psnr = float(_psnr(avatar, begun.target))
     done = time.monotonic()
     report = _report(begun, avatar, findings) | {
         "method": method,
@@ -101,8 +101,13 @@ def create_avatar(
     return Creation(avatar=avatar, report=report, target=begun.target)
 
 
+@jax.jit
+def _psnr(avatar: Avatar, target: Target) -> Float[Array, ""]:
+    return psnr_inside(render_photo(avatar, target, jnp.ones(3)), target)
+
+
 def _report(begun: Start, avatar: Avatar, findings: Findings) -> dict[str, Any]:
-    pose, hands, face = (float(e) for e in begun.fit.error)
+    pose, hands, face = (float(e) for e in np.asarray(begun.fit.error))
     return {
         "psnr_size": [int(side) for side in begun.target.matte.shape],
         "gaussians": int((np.asarray(avatar.opacities) > 0).sum()),

@@ -34,10 +34,10 @@ def make_crops(
     """
     hands, seen = _hands(config, image, findings)
     return Crops(
-        body=jnp.asarray(_body(config, image, findings))[None],
-        head=jnp.asarray(_head(config, image, findings))[None],
-        hands=jnp.asarray(hands)[None] if config.hand_branch else None,
-        hands_seen=jnp.asarray(seen)[None] if config.hand_branch else None,
+        body=jnp.asarray(_body(config, image, findings)[None]),
+        head=jnp.asarray(_head(config, image, findings)[None]),
+        hands=jnp.asarray(hands[None]) if config.hand_branch else None,
+        hands_seen=jnp.asarray(seen[None]) if config.hand_branch else None,
     )
 
 

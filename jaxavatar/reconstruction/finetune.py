@@ -41,10 +41,8 @@ def finetune(
         progress: called with (steps done, steps, {"psnr": decibels inside the matte}).
         decoder: tune D_G; False keeps its parameters (ablation "w/o finetune. Gaussian decoder").
     """
-    params = regressor.params
-    if decoder:
-        params = tune_decoder(regressor.config, params, inputs, target)
-    avatar = _decode(regressor.config, params, inputs)
+    make = _decode_tuned if decoder else _decode
+    avatar = make(regressor.config, regressor.params, inputs, target)
     return optimise(avatar, target, steps, progress, QUICK)
 
 
@@ -83,4 +81,13 @@ def tune_decoder(
     return {"params": every | tuned}
 
 
-_decode = jax.jit(decode, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
+def _decode_tuned(
+    config: TransformerConfig, params: dict[str, Any], inputs: Inputs, target: Target
+) -> Avatar:
+    return decode(config, tune_decoder(config, params, inputs, target), inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode(config: TransformerConfig, params: dict[str, Any], inputs: Inputs, _: Target) -> Avatar:
+    return decode(config, params, inputs)

@@ -6,8 +6,6 @@ landmark errors over their deviations and priors over theirs, minimised by Leven
 Everything has a fixed size, whatever was detected: what was not seen weighs zero.
 """
 
-import functools
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -63,19 +61,10 @@ def fit_body(model: BodyModel, findings: Findings, size: tuple[int, int]) -> Bod
     """
     height, width = size
     focal = FOCAL_PER_DIAGONAL * float(np.hypot(height, width))
-    K = jnp.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], jnp.float32)
+    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], np.float32)
     seen = correspond.targets(findings)
-    landmarks = correspond.landmark_model(model)
     start = _first_guess(model, seen, K)
-    return _solve(
-        landmarks,
-        model.joints,
-        correspond.shape_directions(model)[1],
-        seen,
-        K,
-        start,
-        len(model.betas),
-    )
+    return _solve(correspond.landmark_model(model), model, seen, jnp.asarray(K), start)
 
 
 def posed_landmarks(
@@ -126,10 +115,11 @@ def resize_hands(
     return points, joints
 
 
-@functools.partial(jax.jit, static_argnames="n_body")
-def _solve(landmarks, joints, beta_joints, seen, K, start, n_body) -> BodyFit:
+@jax.jit
+def _solve(landmarks, model, seen, K, start) -> BodyFit:
     """Run the fit; compiled once, since all shapes are fixed."""
     mean, sigma = (jnp.asarray(a) for a in _rotation_prior())
+    joints, beta_joints = model.joints, correspond.shape_directions(model)[1]
     n_betas = beta_joints.shape[0]
     n_units = landmarks.expression.shape[0]
 
@@ -153,7 +143,7 @@ def _solve(landmarks, joints, beta_joints, seen, K, start, n_body) -> BodyFit:
 
     prior = np.full(3 * len(JOINTS) + 3 + n_betas + n_units + 2, _PRIOR_WEIGHT, np.float32)
     prior[3 * len(JOINTS) :][:3] = 0.0  # anywhere in front of the camera
-    prior[3 * len(JOINTS) + 3 :][:n_body] = _SHAPE_WEIGHT
+    prior[3 * len(JOINTS) + 3 :][: len(model.betas)] = _SHAPE_WEIGHT
 
     def residuals(x: Array, stage: Array) -> Array:
         pose, betas, hands = unpack(x)
@@ -194,7 +184,7 @@ def _solve(landmarks, joints, beta_joints, seen, K, start, n_body) -> BodyFit:
 
 
 def _first_guess(
-    model: BodyModel, seen: correspond.Targets, K: Float[Array, "3 3"]
+    model: BodyModel, seen: correspond.Targets, K: Float[np.ndarray, "3 3"]
 ) -> Float[Array, " 3"]:
     """Place the pelvis so that the shoulders (always seen) have the right size and place."""
     rest = np.asarray(model.joints)

@@ -1,5 +1,6 @@
 """What the transformer reads of the points that were placed on a photo."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,8 @@ from jaxavatar.reconstruction.surface import Surface
 from jaxavatar.reconstruction.transformer.placed import PhotoPoints
 from jaxavatar.reconstruction.view import unit
 from jaxavatar.structs import Avatar
+
+_skin = jax.jit(skin)
 
 _SEEN, _UNSEEN, _FACE, _HAND = 0.04, 0.08, 0.01, 0.005  # metres
 
@@ -47,7 +50,7 @@ def observe(
 
 def _rays(surface: Surface, avatar: Avatar) -> Float[np.ndarray, "N 3"]:
     """Return the direction from the photo's camera to each Gaussian, canonical."""
-    posed, linear = skin(avatar.means, avatar.weights, surface.transforms)
+    posed, linear = _skin(avatar.means, avatar.weights, surface.transforms)
     canonical = np.linalg.solve(np.asarray(linear, float), np.asarray(posed, float)[:, :, None])
     return unit(canonical[:, :, 0])
 

@@ -102,13 +102,7 @@ def optimise(
     Returns:
         The avatar with polished Gaussians.
     """
-    polish = Polish(
-        shift=jnp.zeros_like(avatar.means),
-        growth=jnp.zeros_like(avatar.scales),
-        opacity=jnp.zeros_like(avatar.opacities),
-        color=jnp.zeros_like(avatar.colors),
-    )
-    state = _optimiser(pace).init(polish)  # pyright: ignore[reportArgumentType]
+    polish, state = _start(avatar, pace)
     total = -(-steps // _CHUNK) * _CHUNK
     for done in range(0, total, _CHUNK):
         polish, state, psnr = _run(avatar, target, polish, state, done / max(total, 1), pace)
@@ -116,6 +110,7 @@ def optimise(
     return apply_polish(avatar, target, polish)
 
 
+@jax.jit
 def apply_polish(avatar: Avatar, target: Target, polish: Polish) -> Avatar:
     """Return the avatar with bounded changes applied.
 
@@ -177,6 +172,17 @@ def psnr_inside(image: Float[Array, "H W 3"], target: Target) -> Float[Array, ""
 def _optimiser(pace: Pace) -> optax.GradientTransformation:
     # The floor keeps the tiny gradients of hidden Gaussians from being scaled up to full steps.
     return optax.scale_by_adam(b1=pace.momentum, b2=0.99, eps=3e-7)
+
+
+@functools.partial(jax.jit, static_argnames="pace")
+def _start(avatar: Avatar, pace: Pace) -> tuple[Polish, optax.OptState]:
+    polish = Polish(
+        shift=jnp.zeros_like(avatar.means),
+        growth=jnp.zeros_like(avatar.scales),
+        opacity=jnp.zeros_like(avatar.opacities),
+        color=jnp.zeros_like(avatar.colors),
+    )
+    return polish, _optimiser(pace).init(polish)  # pyright: ignore[reportArgumentType]
 
 
 @functools.partial(jax.jit, static_argnames="pace", donate_argnums=(2, 3))

@@ -120,14 +120,14 @@ def read_photo(
     """
     config = regressor.config
     queries = template_queries(config.points)
-    crops = jax.tree.map(jnp.asarray, make_crops(config, image, findings))
+    crops = make_crops(config, image, findings)
     photo, order = None, None
     if config.placed:
         seen = observe(begun.model, begun.surface, begun.placement, begun.avatar, queries)
-        photo = jax.tree.map(lambda leaf: leaf[None], seen)
+        photo = jax.tree.map(lambda leaf: np.asarray(leaf)[None], seen)
     else:
         order = jnp.asarray(by_region(begun.model, queries.corners))
-    points = jnp.asarray(queries.points, jnp.float32)[None]
+    points = jnp.asarray(queries.points[None], jnp.float32)
     features = _features(config, regressor.params, points, crops, photo)
     return Inputs(features, photo, order, begun.avatar, begun.surface.transforms)
 

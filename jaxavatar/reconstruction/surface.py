@@ -7,6 +7,7 @@ show parted, are brought together in the canonical state.
 """
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -48,22 +49,37 @@ class Surface:
 
 def build_surface(model: BodyModel, fit: BodyFit, face: FaceLandmarks | None) -> Surface:
     """Shape the template like the person; without a detected face the fit stays as it is."""
+    fitted = _fitted(model, fit)
+    neutral, photo, posed = (np.asarray(x) for x in (fitted.neutral, fitted.photo, fitted.posed))
+    if face is not None:
+        head = np.asarray(fitted.transforms)[JOINTS.index("head"), :, :3]
+        field = _meet_landmarks(model, posed, np.asarray(fit.K), face, head).astype(np.float32)
+        neutral, photo = neutral + field, photo + field
+        posed = _skinned(photo, model.weights, fitted.transforms)
+    neutral = neutral + _close_lips(model, neutral).astype(np.float32)
+    neutral, photo, posed = (jnp.asarray(x) for x in (neutral, photo, posed))
+    return fitted.replace(neutral=neutral, photo=photo, posed=posed)
+
+
+@jax.jit
+def _fitted(model: BodyModel, fit: BodyFit) -> Surface:
+    """Return the surface as the fit has it, lips unclosed."""
     directions, joint_directions = correspond.shape_directions(model)
     neutral = model.vertices + jnp.tensordot(fit.betas, directions, 1)
     joints = model.joints + jnp.tensordot(fit.betas, joint_directions, 1)
     neutral, joints = resize_hands(neutral, model.weights, joints, fit.hands)
     local = kinematics.local_transforms(fit.pose.rotations, fit.pose.translation)
     transforms = kinematics.skinning_transforms(joints, local, PARENTS)
-    expression = jnp.tensordot(fit.pose.expression, model.expression_dirs, 1)
-
-    if face is not None:
-        head = np.asarray(transforms[JOINTS.index("head"), :, :3])
-        posed, _ = skinning.skin(neutral + expression, model.weights, transforms)
-        neutral = neutral + _meet_landmarks(model, np.asarray(posed), np.asarray(fit.K), face, head)
-    photo = neutral + expression
-    neutral = neutral + _close_lips(model, np.asarray(neutral))
+    photo = neutral + jnp.tensordot(fit.pose.expression, model.expression_dirs, 1)
     posed, _ = skinning.skin(photo, model.weights, transforms)
-    return Surface(neutral=neutral, photo=photo, posed=posed, joints=joints, transforms=transforms)
+    return Surface(neutral, photo, posed, joints, transforms)
+
+
+@jax.jit
+def _skinned(
+    points: Float[Array, "V 3"], weights: Float[Array, "V J"], transforms: Float[Array, "J 3 4"]
+) -> Float[Array, "V 3"]:
+    return skinning.skin(points, weights, transforms)[0]
 
 
 def _landmark_points(vertices: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "478 3"]:

@@ -3,6 +3,7 @@
 The feet of the template nearly touch; 20 degrees at each hip keep the legs' Gaussians apart.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -39,8 +40,18 @@ def query_points(
         joints: rest joints, metres.
         parents: of the joints, -1 for the root.
     """
-    local = _local(canonical_rotations(), joints)
-    transforms = skinning_transforms(joints, local, parents)
+    return _turned(points, weights, joints, canonical_rotations(), tuple(parents))
+
+
+@functools.partial(jax.jit, static_argnames="parents")
+def _turned(
+    points: Float[Array, "N 3"],
+    weights: Float[Array, "N J"],
+    joints: Float[Array, "J 3"],
+    rotations: Float[Array, "J 3"],
+    parents: tuple[int, ...],
+) -> Float[Array, "N 3"]:
+    transforms = skinning_transforms(joints, _local(rotations, joints), parents)
     blended = jnp.einsum("nj,jab->nab", weights, transforms, precision=jax.lax.Precision.HIGHEST)
     turned = jnp.einsum(
         "nab,nb->na", blended[:, :, :3], points, precision=jax.lax.Precision.HIGHEST

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.traverse_util
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from jaxavatar.errors import InputError
@@ -71,10 +71,10 @@ def load_params(
     stored, config, info = open_params(path)
     params = {}
     for name, tensor in stored.items():
-        array = jnp.asarray(np.asarray(tensor), jnp.float32)
-        if not jnp.isfinite(array).all():
+        array = np.asarray(tensor, np.float32)
+        if not np.isfinite(array).all():  # by NumPy: JAX would compile for every shape
             raise _damaged(path, f"{name} is not finite")
-        params[name] = array
+        params[name] = jax.device_put(array)
     return flax.traverse_util.unflatten_dict(params, sep="/"), config, info
 
 
