@@ -37,17 +37,20 @@ def _add_import(actions: common.Commands) -> None:
     imported = actions.add_parser(
         "import",
         help="turn a released checkpoint into our parameters",
-        description="Read a safetensors file of LHM, DINOv2, HaMeR's or Sapiens's backbone, or of"
-        " the video teacher Wan2.1, and write its parameters under our names; what became"
-        " of every tensor is reported in a JSON file beside the result. SMPL-X, MANO"
-        " and other licensed arrays are left out.",
+        description="Read a safetensors file of LHM, DINOv2, HaMeR's or Sapiens's backbone, of"
+        " the video teacher Wan2.1, or of the speech models wav2vec 2.0 and Whisper, and write its"
+        " parameters under our names; what became of every tensor is reported in a JSON file beside"
+        " the result. SMPL-X, MANO and other licensed arrays are left out.",
     )
-    imported.add_argument("kind", choices=("lhm", "dinov2", "hamer", "sapiens", "wan"))
+    imported.add_argument(
+        "kind", choices=("lhm", "dinov2", "hamer", "sapiens", "wan", "wav2vec2", "whisper")
+    )
     imported.add_argument(
         "path",
         type=pathlib.Path,
         metavar="PATH",
-        help="safetensors file; wan: or the folder of shards",
+        help="safetensors file; wan: or the folder of shards; speech models: with its config.json"
+        " (Whisper: and tokenizer.json, generation_config.json) beside it",
     )
     imported.add_argument(
         "--config",
@@ -112,6 +115,9 @@ def _import(arguments: argparse.Namespace) -> None:
         return
     if arguments.adapter or arguments.autoencoder:
         raise InputError("--adapter and --autoencoder belong to wan; leave them away")
+    if arguments.kind in ("wav2vec2", "whisper"):
+        _import_speech(arguments)
+        return
     from jaxavatar.weights.lhm_import import RELEASES
 
     release = RELEASES[arguments.kind]
@@ -152,6 +158,22 @@ def _import_wan(arguments: argparse.Namespace) -> None:
     common.check_writable(out)
     report = import_released(arguments.path, adapter, autoencoder, chosen, out, arguments.half)
     _account(arguments, out, NOTICE, report)
+
+
+def _import_speech(arguments: argparse.Namespace) -> None:
+    from jaxavatar.speech.released import import_released
+    from jaxavatar.weights.speech_import import SPEECH_RELEASES
+
+    kind, out, notice = arguments.kind, arguments.out, SPEECH_RELEASES[arguments.kind].notice
+    common.say([notice])
+    if out is None or arguments.config or arguments.into:
+        raise InputError(
+            f"{kind} needs --out, and has no --config and no --into: its sizes are read from the"
+            " config.json beside the checkpoint"
+        )
+    common.check_writable(out)
+    report = import_released(arguments.path, kind, out, arguments.half)
+    _account(arguments, out, notice, report)
 
 
 def _account(

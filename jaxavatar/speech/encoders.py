@@ -52,13 +52,7 @@ def load_encoder(
     Raises:
         InputError: there is no such model, it cannot be fetched, or it is damaged.
     """
-    if name == EMBEDDED:
-        model, title = whisper_file.pretrained(), EMBEDDED
-    elif (title := str(name)) in RELEASED:
-        known = RELEASED[title]
-        model, _ = read_released(weights.path(title), known.kind, known.config)
-    else:
-        model, title = load_model(_existing(name))
+    model, title = _load(name)
     return SpeechEncoder(title, model, config or default_features(model))
 
 
@@ -74,11 +68,11 @@ def load_reader(
     Raises:
         InputError: as `load_encoder`, or the model is no Whisper or lacks a vocabulary.
     """
-    if name == EMBEDDED:
-        return whisper_file.pretrained(), vocabulary.pretrained()
-    model = load_encoder(name).model
+    model, _ = _load(name)
     if not isinstance(model, Whisper):
         raise InputError(f"{name} is wav2vec 2.0, which reads no text; choose a Whisper model")
+    if str(name) == EMBEDDED:
+        return model, vocabulary.pretrained()
     if str(name) in RELEASED:
         files = (weights.path(f"{name}/{file}") for file in ("tokenizer", "generation"))
         return model, vocabulary.load(*files, language=language)
@@ -107,6 +101,17 @@ def teacher_features(model: Wav2Vec2) -> FeatureConfig:
     return FeatureConfig(
         (layers, *range(layers + 1)), step=100, context=50, normed=False, resample=True
     )
+
+
+def _load(name: str | os.PathLike[str]) -> tuple[Whisper | Wav2Vec2, str]:
+    """Return a model and its name."""
+    title = str(name)
+    if title == EMBEDDED:
+        return whisper_file.pretrained(), title
+    if title in RELEASED:
+        known = RELEASED[title]
+        return read_released(weights.path(title), known.kind, known.config)[0], title
+    return load_model(_existing(name))
 
 
 def _above(layers: int) -> int:
