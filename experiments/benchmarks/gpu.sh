@@ -102,7 +102,7 @@ fi
 
 step benchmark "$(left 0)" "$python" -m experiments.benchmarks.splat --out "$out/splat.json" \
   --backends pallas xla --peers gsplat-cuda-packed gsplat-cuda-unpacked splax \
-  --max-seconds 0.5 --repeats 30 --timeout 60 --together 3 --budget "$(left 190)" || failed=1
+  --max-seconds 0.5 --repeats 30 --timeout 100 --together 3 --budget "$(left 190)" || failed=1
 
 # Every buffer gets an allocation of its own, so that the sanitizer knows where it ends.
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
