@@ -10,8 +10,6 @@
 # timed, nothing else runs. A step that fails or runs out of time does not keep the next from
 # starting, except that nothing is timed or sanitized where the kernels did not run at all.
 #
-# It has not been run on a GPU yet; only its steps that do without one have.
-#
 # Needs a Python (PYTHON, default python3) with jax for CUDA, jaxtyping, numpy, scipy, pytest and
 # pytest-xdist; uses compute-sanitizer, torch with gsplat, and splax where they are installed.
 # Nothing is downloaded. SECONDS_MAX (default 530) bounds the whole. Writes to OUT: summary.txt,

@@ -69,7 +69,9 @@ def draw(results: dict[str, Any], path: pathlib.Path) -> None:
     ]
     figure.legend(handles=handles, loc="lower center", ncol=len(handles), frameon=False)
     machine = results["machine"]
-    figure.suptitle(f"{machine['processor']}, {machine['cores_allowed']} cores, one camera")
+    gpus = {e["device"] for e in results["engines"].values() if e.get("platform") == "gpu"}
+    told = ", ".join(sorted(gpus)) or f"{machine['processor']}, {machine['cores_allowed']} cores"
+    figure.suptitle(f"{told}, one camera")
     figure.tight_layout(rect=(0, 0.3 / len(scenes) / 4, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -61,7 +61,8 @@ def normals(gaussians: Gaussians, camera: Camera) -> Float[Array, "N 3"]:
     if camera.orthographic:
         away = in_camera[2]
     else:
-        centres = jnp.matmul(gaussians.means, view[:3, :3].T, precision="highest") + view[:3, 3]
+        # Not a matrix product: on a GPU timing would choose its algorithm, and so its rounding.
+        centres = jnp.sum(gaussians.means[:, None] * view[:3, :3], axis=-1) + view[:3, 3]
         away = sum(in_camera[i] * centres[:, i] for i in range(3))
     sign = jnp.where(lax.stop_gradient(away) > 0, -inverse_norm, inverse_norm)
     return jnp.stack([a * sign for a in axis], axis=1)

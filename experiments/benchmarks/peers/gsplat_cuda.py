@@ -1,6 +1,6 @@
 """gsplat's CUDA kernels through `gsplat.rasterization`, packed and unpacked.
 
-Written against gsplat 1.5.3. Not run by its authors: it needs an NVIDIA GPU.
+Written against gsplat 1.5.3. It needs an NVIDIA GPU.
 """
 
 # pyright: reportMissingImports=false
