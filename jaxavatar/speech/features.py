@@ -67,7 +67,7 @@ class SpeechEncoder:
     """E_aud: a model and how its states become A_t.
 
     Attributes:
-        name: tells encoders apart; a driver remembers the one it was trained on.
+        name: tells encoders apart, in messages for one.
         model: parameters and sizes.
         config: how A_t is made.
 

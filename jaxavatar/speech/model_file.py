@@ -44,7 +44,7 @@ def save_model(
         path: of the file.
         tensors: parameters by path; each has a shape and is read by NumPy when its turn comes.
         config: the sizes.
-        name: of the encoder, by which a driver remembers it.
+        name: of the encoder.
         notes: where it is from, values of JSON.
         half: store float16 (half the size) instead of float32.
         vocabulary_texts: as for `vocabulary.parse`, if Whisper's vocabulary is known.

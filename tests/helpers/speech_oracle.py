@@ -10,6 +10,7 @@ Weights and inputs come from NumPy's frozen generator, so only shapes and output
 import json
 import math
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ WAV2VEC2 = {
     "layer_norm_eps": 1e-5,
     "model_type": "wav2vec2",
 }
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "group": WAV2VEC2
     | {"feat_extract_norm": "group", "conv_bias": False, "do_stable_layer_norm": False},
     "layer": WAV2VEC2
@@ -130,7 +131,12 @@ def _whisper():
         WhisperModel,
     )
 
-    extra = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3}
+    extra: dict[str, Any] = {
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 3,
+    }
     model = WhisperModel(WhisperConfig(**CONFIGS["whisper"], **extra)).eval()
     shapes = _fill(model)
     given = inputs()

@@ -13,7 +13,7 @@ from jaxavatar.speech.released import read_released
 from jaxavatar.speech.shapes import parameter_shapes
 
 # Float32 against float32, of order one after seven convolutions, norms and two blocks.
-TOLERANCE = {"rtol": 2e-5, "atol": 1e-4}
+TOLERANCE: Any = {"rtol": 2e-5, "atol": 1e-4}
 _QUICK: Any = {"xla_backend_optimization_level": 0}  # only compiles sooner
 
 
