@@ -1,15 +1,20 @@
 """`jaxavatar weights`: the pretrained files."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import json
 import pathlib
+import typing
 
 from jaxavatar import weights
 from jaxavatar.cli import common
 from jaxavatar.errors import InputError
 from jaxavatar.files import replacing
-from jaxavatar.weights.torch_names import ImportReport
+
+if typing.TYPE_CHECKING:
+    from jaxavatar.weights.torch_names import ImportReport
 
 
 def add_parser(commands: common.Commands) -> None:
