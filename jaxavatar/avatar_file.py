@@ -2,7 +2,8 @@
 
 It is a NumPy `.npz` archive without pickle. The entry `header` is UTF-8 JSON: the file format's
 version, the library's version, the static sizes, and what the creator noted. Every other entry is
-an array of `ARRAYS`, under its name in `structs.Avatar`.
+an array of `ARRAYS`, under its name in `structs.Avatar`; and, for an avatar with a motion network
+of its own, `driver`: the bytes of the network's file (`deformer.save_params`).
 """
 
 import importlib.metadata
@@ -65,6 +66,7 @@ ARRAYS: Mapping[str, Stored] = {
     "K": Stored((3, 3), np.float32),
 }
 JOINTS, FACE_UNITS = 55, 52
+_DRIVER = "driver"
 
 
 class _MalformedError(Exception):
@@ -79,8 +81,15 @@ class _NewerError(_MalformedError):
     """A later format; the message is its version."""
 
 
-def save_avatar(path: str | os.PathLike[str], avatar: Avatar, info: Mapping[str, Any]) -> None:
+def save_avatar(
+    path: str | os.PathLike[str],
+    avatar: Avatar,
+    info: Mapping[str, Any],
+    driver: bytes | None = None,
+) -> None:
     """Write `avatar` to `path`, with `info` (JSON values) about how it was made.
+
+    `driver` is the file of the motion network that was trained for this person, if there is one.
 
     Opacities, colours, skinning weights and face units are rounded to float16, weights are
     normalised again when loaded. The same avatar gives the same bytes.
@@ -101,6 +110,8 @@ def save_avatar(path: str | os.PathLike[str], avatar: Avatar, info: Mapping[str,
     arrays: dict[str, Any] = {
         name: np.asarray(_field(avatar, name), stored.kind) for name, stored in ARRAYS.items()
     }
+    if driver is not None:
+        arrays[_DRIVER] = np.frombuffer(driver, np.uint8)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, header=np.frombuffer(text, np.uint8), **arrays)
 
@@ -129,6 +140,17 @@ def load_avatar(path: str | os.PathLike[str]) -> tuple[Avatar, dict[str, Any]]:
         ) from error
     except _MalformedError as error:
         raise InputError(f"the avatar {name} is damaged ({error}); create it again") from error
+
+
+def load_driver(path: str | os.PathLike[str]) -> bytes | None:
+    """Read the file of the motion network that came with an avatar; None if it has none.
+
+    Raises:
+        InputError: as `load_avatar`, whose checks come first.
+    """
+    load_avatar(path)
+    with np.load(path, allow_pickle=False) as archive:
+        return archive[_DRIVER].tobytes() if _DRIVER in archive else None
 
 
 # What zipfile and NumPy raise on a damaged archive.

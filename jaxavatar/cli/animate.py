@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import pathlib
 import typing
 
@@ -95,7 +96,10 @@ def add_speaking(parser: argparse.ArgumentParser, required: bool) -> None:
     speech.add_argument("--text", help="words to say with a synthetic voice")
     group.add_argument("--voice", help="voice for --text, of flite (default: slt) or espeak:NAME")
     group.add_argument(
-        "--driver", type=pathlib.Path, metavar="FILE", help="motion network other than the packaged"
+        "--driver",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="motion network other than the avatar's own or the packaged",
     )
 
 
@@ -149,8 +153,6 @@ def prepare_speech(arguments: argparse.Namespace) -> Speech | None:
     """
     if arguments.voice and arguments.text is None:
         raise InputError("--voice is for --text; leave it out without that")
-    from jaxavatar.deformer import load_params
-    from jaxavatar.deformer.weights_file import PACKAGED
     from jaxavatar.speech import sound, voice
 
     if arguments.text is not None:
@@ -161,7 +163,20 @@ def prepare_speech(arguments: argparse.Namespace) -> Speech | None:
         raise InputError("--driver is for --speech or --text; leave it out without these")
     else:
         return None
-    return Speech(samples, arguments.text, *load_params(arguments.driver or PACKAGED))
+    return Speech(samples, arguments.text, *_driver(arguments))
+
+
+def _driver(arguments: argparse.Namespace) -> tuple[dict[str, typing.Any], DriverConfig]:
+    """Load the network that is named, else the one trained for the avatar, else the packaged."""
+    from jaxavatar.avatar_file import load_driver
+    from jaxavatar.deformer import load_params
+    from jaxavatar.deformer.weights_file import PACKAGED
+
+    if arguments.driver is not None:
+        return load_params(arguments.driver)
+    avatar = getattr(arguments, "avatar", None)  # `talk` has a photo instead
+    own = None if avatar is None else load_driver(avatar)
+    return load_params(PACKAGED if own is None else io.BytesIO(own))
 
 
 def render(

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import zipfile
+from typing import BinaryIO
 
 import flax.traverse_util
 import jax.numpy as jnp
@@ -45,8 +46,13 @@ def save_params(
         )
 
 
-def load_params(path: str | os.PathLike[str] = PACKAGED) -> tuple[dict, DriverConfig]:
+def load_params(
+    path: str | os.PathLike[str] | BinaryIO = PACKAGED,
+) -> tuple[dict, DriverConfig]:
     """Read what `save_params` wrote; the parameters come back as float32.
+
+    Args:
+        path: the file, or an open one.
 
     Raises:
         InputError: there is no such file, or it does not hold a driver of this version.
