@@ -1,8 +1,12 @@
-"""Train the video teacher: `python -m experiments.train_teacher --out out/teacher`.
+"""Train the video teacher that ships with the package, in two commands:
 
-Makes clips of talking faces (synthetic speech, random people, the procedural teacher's motion),
+    python -m experiments.train_teacher --out out/teacher
+    python -m experiments.train_teacher --out out/teacher2 --start out/teacher/video_dit.npz
+
+Each makes clips of talking faces (synthetic speech, random people, the procedural teacher's motion),
 trains the transformer by flow matching, measures the clips that it draws for held-out people and
-voices, and writes the weights. A run that was interrupted goes on where it was.
+voices, and writes the weights. The second goes on from the weights of the first. A run that was
+interrupted goes on where it was.
 """
 
 import argparse
@@ -14,6 +18,7 @@ import platform
 import time
 
 import jax
+import jax.numpy as jnp
 
 from experiments.configs.teacher import Config, get_config
 from experiments.teacher_report import draw_sheet, measure
@@ -22,9 +27,9 @@ from jaxavatar.data.clips import make_clips
 from jaxavatar.data.people import random_actor
 from jaxavatar.data.talking_heads import make_talk, stack_avatars
 from jaxavatar.files import replacing
-from jaxavatar.teachers.video_dit import VideoDiTTeacher, save_params
+from jaxavatar.teachers.video_dit import VideoDiTTeacher, load_params, save_params
 from jaxavatar.training import loop, sharding
-from jaxavatar.training.state import make_optimiser
+from jaxavatar.training.state import TrainState, make_optimiser
 from jaxavatar.training.video_dit import initial_state, make_flow_step
 
 
@@ -32,18 +37,25 @@ def main() -> None:
     """Parse, train, measure, save."""
     parser = argparse.ArgumentParser(description="Train the video teacher.")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/teacher"))
+    parser.add_argument("--start", type=pathlib.Path, help="weights to train further")
     parser.add_argument("--steps", type=int, help="stop after so many steps instead")
     arguments = parser.parse_args()
-    config = get_config()
+    config = get_config(further=arguments.start is not None)
     if arguments.steps is not None:
         config = dataclasses.replace(
             config, loop=dataclasses.replace(config.loop, steps=arguments.steps)
         )
-    run(config, arguments.out)
+    run(config, arguments.out, arguments.start)
 
 
-def run(config: Config, out: pathlib.Path) -> dict:
-    """Train one configuration in the folder `out`; return the held-out report."""
+def run(config: Config, out: pathlib.Path, start: pathlib.Path | None = None) -> dict:
+    """Train one configuration in the folder `out`; return the held-out report.
+
+    Args:
+        config: everything that the training depends on.
+        out: folder of clips, checkpoints, weights and report.
+        start: weights to start from, of the same model; None starts at random.
+    """
     listener = drive.load_listener()
     clips = make_clips(out / "clips_train.npz", config.train_clips, config.train_voices, listener)
     held_out = make_clips(
@@ -54,7 +66,11 @@ def run(config: Config, out: pathlib.Path) -> dict:
 
     teacher = VideoDiTTeacher(config.model)
     optimiser = make_optimiser(config.optimiser)
-    state = initial_state(config.model, optimiser, jax.random.key(config.seed))
+    if start is None:
+        state = initial_state(config.model, optimiser, jax.random.key(config.seed))
+    else:
+        params, _ = load_params(start)
+        state = TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
     step = sharding.compile_step(
         make_flow_step(teacher, config.flow, optimiser), sharding.make_mesh()
     )

@@ -43,6 +43,19 @@ class Config:
     )
 
 
-def get_config() -> Config:
-    """Return the configuration of `python -m experiments.train_teacher`."""
-    return Config()
+def get_config(further: bool = False) -> Config:
+    """Return the configuration of `python -m experiments.train_teacher`, or of its `--start`.
+
+    Trained further, the teacher starts from parameters instead of at random; the learning rate
+    rises and falls once more, over batches and noise that it has not seen.
+    """
+    config = Config()
+    if not further:
+        return config
+    return dataclasses.replace(
+        config,
+        seed=10,
+        flow=dataclasses.replace(config.flow, seed=10),
+        optimiser=OptimiserConfig(learning_rate=1.2e-3, warmup=50, steps=1200, weight_decay=0.01),
+        loop=dataclasses.replace(config.loop, steps=1200),
+    )
