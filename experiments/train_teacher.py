@@ -4,9 +4,9 @@
     python -m experiments.train_teacher --out out/teacher2 --start out/teacher/video_dit.npz
 
 Each makes clips of talking faces (synthetic speech, random people, the procedural teacher's
-motion), trains the transformer by flow matching, measures the clips that it draws for held-out people and
-voices, and writes the weights. The second goes on from the weights of the first. A run that was
-interrupted goes on where it was.
+motion), trains the transformer by flow matching, measures the clips that it draws for held-out
+people and voices, and writes the weights. The second goes on from the weights of the first. A run
+that was interrupted goes on where it was.
 """
 
 import argparse
