@@ -24,6 +24,13 @@ _SIDE, _STRETCH = 64, 8  # of frames for teachers that leave it open
 _HELD_OUT = 0.2  # of every recording of speech
 _SENTENCES, _VOICES = range(24), ("slt", "awb")
 _HELD_OUT_SENTENCES, _HELD_OUT_VOICES = range(1_000_000, 1_000_006), ("rms",)
+# By name, whether something may follow it.
+_TEACHERS = {
+    "video_dit": (False, True),
+    "procedural": (False,),
+    "recorded": (False,),
+    "remote": (True,),
+}
 _KERNEL = 0.3  # distance of sounds at which a recording counts for another, see AnalyticTeacher
 
 
@@ -48,7 +55,8 @@ def add_parser(commands: common.Commands) -> None:
         "--clips",
         type=pathlib.Path,
         metavar="DIR",
-        help="recordings of this person's face with sound, for --teacher recorded",
+        help="recordings of this person with sound, the face as large and in the same place as"
+        " before_after.png shows it, for --teacher recorded",
     )
     parser.add_argument(
         "--speech",
@@ -82,6 +90,12 @@ def run(arguments: argparse.Namespace) -> None:
             "--teacher procedural needs to know every sound's time, which recordings lack; leave"
             " --speech out"
         )
+    kind, _, rest = arguments.teacher.partition(":")
+    if kind not in _TEACHERS or bool(rest) not in _TEACHERS[kind]:
+        raise InputError(
+            f"there is no teacher {arguments.teacher!r}; name video_dit, video_dit:FILE,"
+            " procedural, recorded or remote:ADDRESS"
+        )
     from jaxavatar.avatar_file import load_avatar, load_driver, save_avatar
     from jaxavatar.deformer import Driver, load_params, save_params
     from jaxavatar.deformer.weights_file import PACKAGED
@@ -89,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
     avatar, info = load_avatar(arguments.avatar)
     own = load_driver(arguments.avatar)
     params, driver_config = load_params(PACKAGED if own is None else io.BytesIO(own))
-    _check_settings(arguments, own)
+    settings = _check_settings(arguments)
     common.keep_compiled_code()
     from jaxavatar.drive import load_listener
     from jaxavatar.training.learned import retouched, untouched
@@ -104,6 +118,8 @@ def run(arguments: argparse.Namespace) -> None:
         student = make_student(Driver(driver_config), params, avatar)
         common.say(["asking the teacher about the avatar as it is ..."])
         before = examine(config, student, untouched(params, avatar), tutor, held_out)
+        with replacing(arguments.out / "training" / "settings.json") as temporary:
+            temporary.write_text(json.dumps(settings, indent=1) + "\n")
         try:
             state = improve(config, student, tutor, speeches, arguments.out / "training")
         except DivergedError as error:
@@ -125,15 +141,14 @@ def run(arguments: argparse.Namespace) -> None:
     print(target)
 
 
-def _check_settings(arguments: argparse.Namespace, driver: bytes | None) -> None:
-    """Insist that a training that the folder holds is this one; note what this one is.
+def _check_settings(arguments: argparse.Namespace) -> dict[str, typing.Any]:
+    """Insist that a training that the folder holds is this one; return what makes it this one.
 
     Raises:
         InputError: it was started with other arguments.
     """
     settings = {
         "avatar": hashlib.sha256(arguments.avatar.read_bytes()).hexdigest(),
-        "driver": "packaged" if driver is None else "its own",
         "--teacher": arguments.teacher,
         "--clips": None if arguments.clips is None else str(arguments.clips.resolve()),
         "--speech": [str(path.resolve()) for path in arguments.speech or ()],
@@ -141,17 +156,14 @@ def _check_settings(arguments: argparse.Namespace, driver: bytes | None) -> None
         "--seed": arguments.seed,
     }
     path = arguments.out / "training" / "settings.json"
-    if path.exists():
-        known = json.loads(path.read_text())
-        other = sorted(name for name in settings if known.get(name) != settings[name])
-        if other:
-            raise InputError(
-                f"{arguments.out} holds a training with another {' and '.join(other)}; go on with"
-                " the same or choose another --out"
-            )
-        return
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1) + "\n")
+    known = json.loads(path.read_text()) if path.exists() else settings
+    other = sorted(name for name in settings if known.get(name) != settings[name])
+    if other:
+        raise InputError(
+            f"{arguments.out} holds a training with another {' and '.join(other)}; go on with the"
+            " same or choose another --out"
+        )
+    return settings
 
 
 @contextlib.contextmanager
@@ -159,20 +171,20 @@ def _tutor(arguments: argparse.Namespace, listener: Listener) -> Iterator[Tutor]
     """Load the teacher, or connect to it.
 
     Raises:
-        InputError: there is none of that name, it cannot be read, or does not answer.
+        InputError: it cannot be read, or does not answer.
     """
     from jaxavatar.training.personal import Tutor
 
-    name, _, rest = arguments.teacher.partition(":")
-    if name == "video_dit":
+    kind, _, rest = arguments.teacher.partition(":")
+    if kind == "video_dit":
         from jaxavatar.teachers.video_dit import VideoDiTTeacher, load_params
         from jaxavatar.teachers.video_dit.weights_file import PACKAGED
 
         params, config = load_params(rest or PACKAGED)
         yield Tutor(VideoDiTTeacher(config), params, config.side, config.frames)
-    elif name == "procedural" and not rest:
+    elif kind == "procedural":
         yield Tutor(None, (), _SIDE, _STRETCH)
-    elif name == "recorded" and not rest:
+    elif kind == "recorded":
         from jaxavatar.speech import speech_features
         from jaxavatar.teachers.analytic import AnalyticTeacher
         from jaxavatar.teachers.recorded import known_clips, load_recordings
@@ -182,7 +194,7 @@ def _tutor(arguments: argparse.Namespace, listener: Listener) -> Iterator[Tutor]
             recordings, lambda samples: speech_features(listener.encoder, samples), _STRETCH, 2
         )
         yield Tutor(AnalyticTeacher(kernel=_KERNEL), known, _SIDE, _STRETCH)
-    elif name == "remote" and rest:
+    else:
         from jaxavatar.teachers.remote.client import connect
 
         with connect(rest) as teacher:
@@ -191,11 +203,6 @@ def _tutor(arguments: argparse.Namespace, listener: Listener) -> Iterator[Tutor]
             more = max(0, _STRETCH - spec.first_frames)
             stretch = spec.first_frames + -(-more // spec.frame_step) * spec.frame_step
             yield Tutor(teacher, (), side, stretch)
-    else:
-        raise InputError(
-            f"there is no teacher {arguments.teacher!r}; name video_dit, video_dit:FILE,"
-            " procedural, recorded or remote:ADDRESS"
-        )
 
 
 def _speeches(

@@ -13,12 +13,14 @@ the face's rows of the Gaussian head, and the avatar's own Gaussians, are traine
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int
 from pallas_splat import Camera
 
@@ -218,10 +220,8 @@ def improve(
         DivergedError: the loss is not finite.
         InputError: the folder cannot be written, or its checkpoint is of another training.
     """
-    optimiser = personal_optimiser(config.sequence.rates)
-    score = None if tutor.teacher is None else local_score(tutor.teacher, config.score)
-    made = make_sequence_step(config.sequence, student.driver, optimiser, score)
-    compiled = compile_step(made)
+    # Flax's modules are hashable, which their type hides.
+    compiled, optimiser = _step(config, student.driver, tutor.teacher)  # pyright: ignore[reportArgumentType]
     learned = jax.tree.map(jnp.copy, untouched(student.params, student.avatar))
     return train(
         LoopConfig(config.steps, config.report_every, config.save_every),
@@ -230,6 +230,16 @@ def improve(
         lambda number: lesson(config, student, tutor, speeches, number),
         folder,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _step(
+    config: PersonalConfig, driver: Driver, teacher: VideoTeacher | None
+) -> tuple[Callable[..., Any], optax.GradientTransformation]:
+    """Return the compiled step and its optimiser; the same again for the same arguments."""
+    optimiser = personal_optimiser(config.sequence.rates)
+    score = None if teacher is None else local_score(teacher, config.score)
+    return compile_step(make_sequence_step(config.sequence, driver, optimiser, score)), optimiser
 
 
 def lesson(

@@ -1,0 +1,1 @@
+"""What a video teacher can teach, measured: `python -m experiments.distill`."""

@@ -1,0 +1,88 @@
+"""Personal training: a person's run improves by the teacher's measure, and can be interrupted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxavatar.body import LANDMARKS
+from jaxavatar.deformer import Driver, DriverConfig, initial_state, whole
+from jaxavatar.teachers.analytic import AnalyticTeacher, KnownClips
+from jaxavatar.training import personal
+from jaxavatar.training.learned import untouched
+from jaxavatar.training.personal import PersonalConfig, Spoken, Tutor, examine, improve
+
+SIDE, STRETCH = 8, 2
+CONFIG = PersonalConfig(steps=6, yaw=0.0, pitch=0.0, colors=0.2, report_every=1, save_every=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unoptimised():
+    """Compile in half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def student(toys):
+    driver = Driver(
+        DriverConfig(width=8, heads=2, head_width=8, face_code=4, octaves=2, reach=1, window=1)
+    )
+    avatar = toys.avatar(120, 60, 30, landmarks=len(LANDMARKS))
+    window = whole(toys.drive(4), driver.config.halo)
+    params = jax.jit(driver.init)(jax.random.key(0), avatar, window, initial_state(driver.config))
+    return personal.make_student(driver, params, avatar)
+
+
+@pytest.fixture(scope="module")
+def tutor():
+    """It knows two clips, of a light and of a dark wall, by their sounds."""
+    frames = jnp.full((2, STRETCH, SIDE, SIDE, 3), 0.9).at[1].set(0.1)
+    sounds = jnp.zeros((2, STRETCH, 10)).at[1].set(50.0)
+    return Tutor(AnalyticTeacher(kernel=5.0), KnownClips(frames, sounds), SIDE, STRETCH)
+
+
+@pytest.fixture(scope="module")
+def speech(toys):
+    return Spoken(toys.drive(9))
+
+
+def test_a_run_that_was_interrupted_ends_the_same(tmp_path, monkeypatch, student, tutor, speech):
+    """Bit for bit; and what the teacher would change of held-out speech becomes less."""
+    assert CONFIG.stretches * STRETCH == 4
+    through = improve(CONFIG, student, tutor, [speech], tmp_path / "through")
+    lesson = personal.lesson
+
+    def interrupted(config, student, tutor, speeches, number):
+        if number == 5:
+            raise KeyboardInterrupt
+        return lesson(config, student, tutor, speeches, number)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(personal, "lesson", interrupted)
+        improve(CONFIG, student, tutor, [speech], tmp_path / "parts")
+    resumed = improve(CONFIG, student, tutor, [speech], tmp_path / "parts")
+    assert int(resumed.step) == CONFIG.steps
+    for a, b in zip(jax.tree.leaves(through), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    start = untouched(student.params, student.avatar)
+    before = examine(CONFIG, student, start, tutor, [speech])
+    after = examine(CONFIG, student, resumed.params, tutor, [speech])
+    assert after.numbers["score"] < 0.95 * before.numbers["score"]
+    assert before.frames.shape == (4, SIDE, SIDE, 3) and before.openings.shape == (8,)
+    assert before.numbers["opening_mm"] == pytest.approx(1000 * before.openings.std())
+    # An untrained driver moves nothing but by rounding, so all changes are the training's.
+    assert "correlation" not in before.numbers
+
+
+def test_the_lesson_is_a_function_of_its_number(student, tutor, speech):
+    one, same, other = (
+        personal.lesson(CONFIG, student, tutor, [speech], number) for number in (3, 3, 4)
+    )
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(same), strict=True)
+    )
+    assert not np.array_equal(one.clip.background, other.clip.background)
