@@ -407,7 +407,7 @@ def test_compiled_code_is_kept_in_the_cache_folder(tmp_path):
 def test_ctrl_c_while_encoding(tmp_path):
     """A real SIGINT to the process: one line, status 130, no file, no ffmpeg left."""
     code = f"""
-import sys, time, numpy as np
+import signal, sys, time, numpy as np
 from jaxavatar import cli
 from jaxavatar.cli import animate
 from jaxavatar.export.video import VideoWriter
@@ -417,6 +417,7 @@ def run(arguments):
         print("ready", flush=True)
         time.sleep(60)
 animate.run = run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.exit(cli.main(["animate", "a", "--text", "t", "--out", "v.mp4"]))
 """
     process = subprocess.Popen(

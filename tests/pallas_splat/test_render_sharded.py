@@ -6,8 +6,6 @@ test runs, `python test_render_sharded.py BACKEND`.
 
 import dataclasses
 import functools
-import os
-import subprocess
 import sys
 from typing import Any
 
@@ -195,26 +193,10 @@ def main(backend):
 
 
 @pytest.mark.parametrize("backend", ["xla", "native"])
-def test_several_devices_equal_one(backend):
+def test_several_devices_equal_one(same_on_devices, backend):
     if not available(backend):
         pytest.skip(f"backend {backend} does not run on this machine")
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4"
-        " --xla_backend_optimization_level=0",  # only compiles sooner
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    done = subprocess.run(
-        [sys.executable, __file__, backend],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split()[-1] == "same"
+    same_on_devices(4, __file__, backend)
 
 
 def test_rejects_bad_arguments():

@@ -151,13 +151,13 @@ def test_median(name):
     assert len(np.unique(expected)) > 3 and expected.min() == -1
 
 
-def test_median_shares_the_lists():
+def test_median_shares_the_lists(optimised_jit):
     """The lists are sorted by one loop, whether or not there is a median."""
     gaussians, camera = scene()
 
     def loops(median_depth):
         draw = functools.partial(render, backend="xla", median_depth=median_depth)
-        text = jax.jit(draw).lower(gaussians, camera).compile().as_text()
+        text = optimised_jit(draw).lower(gaussians, camera).compile().as_text()
         assert text is not None
         return text.count(" while(")
 

@@ -30,7 +30,9 @@ def picture(astronaut):
 
 
 @pytest.mark.parametrize(("name", "where", "low", "tolerance"), GRAPHS)
-def test_matches_the_tflite_interpreter(name, where, low, tolerance, network, picture):
+def test_matches_the_tflite_interpreter(
+    name, where, low, tolerance, network, picture, optimised_jit
+):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     loaded = network(name)
     image = picture(loaded, where, low)
@@ -38,7 +40,7 @@ def test_matches_the_tflite_interpreter(name, where, low, tolerance, network, pi
     reference.allocate_tensors()
     reference.set_tensor(reference.get_input_details()[0]["index"], image[None])
     reference.invoke()
-    outputs = jax.jit(lambda net, x: net(x))(loaded, image)
+    outputs = optimised_jit(lambda net, x: net(x))(loaded, image)
     details = reference.get_output_details()
     assert len(outputs) == len(details)
     for detail, output in zip(details, outputs, strict=True):

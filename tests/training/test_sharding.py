@@ -1,9 +1,6 @@
 """A step over eight simulated devices gives what one device gives."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 PROGRAM = """
 import importlib.util, sys
@@ -38,24 +35,8 @@ print("same")
 """
 
 
-def test_eight_devices_equal_one(tmp_path):
+def test_eight_devices_equal_one(same_on_devices, tmp_path):
     toys = pathlib.Path(__file__).parents[1] / "helpers" / "toys.py"
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8"
-        " --xla_backend_optimization_level=0",  # only compiles sooner
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    done = subprocess.run(
-        [sys.executable, program, toys],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split()[-1] == "same"
+    same_on_devices(8, program, toys)

@@ -1,9 +1,5 @@
 """The table of shardings is complete, and a model spread over eight devices computes the same."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import pytest
 from jax.sharding import PartitionSpec
@@ -55,26 +51,10 @@ print("same")
 """
 
 
-def test_eight_devices_equal_one(tmp_path):
+def test_eight_devices_equal_one(same_on_devices, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8"
-        " --xla_backend_optimization_level=0",  # only compiles sooner
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    done = subprocess.run(
-        [sys.executable, program],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split()[-1] == "same"
+    same_on_devices(8, program)
 
 
 @pytest.fixture(scope="module")
