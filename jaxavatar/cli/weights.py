@@ -43,12 +43,13 @@ def _add_import(actions: common.Commands) -> None:
         "import",
         help="turn a released checkpoint into our parameters",
         description="Read a safetensors file of LHM, DINOv2, HaMeR's or Sapiens's backbone, of"
-        " the video teacher Wan2.1, or of the speech models wav2vec 2.0 and Whisper, and write its"
+        " the video teacher Wan2.1, of the speech models wav2vec 2.0 and Whisper, or VGG16 and the"
+        " linear layers of the picture distance LPIPS (these also as .pth files), and write its"
         " parameters under our names; what became of every tensor is reported in a JSON file beside"
         " the result. SMPL-X, MANO and other licensed arrays are left out.",
     )
     imported.add_argument(
-        "kind", choices=("lhm", "dinov2", "hamer", "sapiens", "wan", "wav2vec2", "whisper")
+        "kind", choices=("lhm", "dinov2", "hamer", "sapiens", "wan", "wav2vec2", "whisper", "lpips")
     )
     imported.add_argument(
         "path",
@@ -123,6 +124,9 @@ def _import(arguments: argparse.Namespace) -> None:
     if arguments.kind in ("wav2vec2", "whisper"):
         _import_speech(arguments)
         return
+    if arguments.kind == "lpips":
+        _import_lpips(arguments)
+        return
     from jaxavatar.weights.lhm_import import RELEASES
 
     release = RELEASES[arguments.kind]
@@ -179,6 +183,19 @@ def _import_speech(arguments: argparse.Namespace) -> None:
     common.check_writable(out)
     report = import_released(arguments.path, kind, out, arguments.half)
     _account(arguments, out, notice, report)
+
+
+def _import_lpips(arguments: argparse.Namespace) -> None:
+    from jaxavatar.perception.vgg import SHAPES
+    from jaxavatar.weights.lpips_import import LPIPS, import_lpips
+
+    common.say([LPIPS.notice])
+    out = arguments.out or arguments.into
+    if out is None or arguments.config:
+        raise InputError("lpips needs --out or --into, and has no --config")
+    common.check_writable(out)
+    report = import_lpips(arguments.path, SHAPES, out, arguments.into, arguments.half)
+    _account(arguments, out, LPIPS.notice, report)
 
 
 def _account(

@@ -5,6 +5,7 @@ from jaxavatar.losses.canonical import as_close, as_spherical
 from jaxavatar.losses.image import l1, psnr, ssim
 from jaxavatar.losses.keypoint import keypoint_distance
 from jaxavatar.losses.penalty import Penalty, charbonnier, geman_mcclure, robust
+from jaxavatar.losses.perceptual import lpips, perceptual
 from jaxavatar.losses.total import LossConfig, total
 from jaxavatar.losses.trajectory import fast_share, jumps, spectral_distance
 
@@ -20,7 +21,9 @@ __all__ = [
     "jumps",
     "keypoint_distance",
     "l1",
+    "lpips",
     "neighbour_graph",
+    "perceptual",
     "psnr",
     "robust",
     "spectral_distance",
