@@ -13,12 +13,9 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import pathlib
-import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.jax_engine import jax_environment
+from experiments.benchmarks.apart import ROOT, available_bytes, machine, run_apart
 from jaxavatar.reconstruction.transformer import (
     CONFIGS,
     ImageTokens,
@@ -41,7 +38,6 @@ from jaxavatar.reconstruction.transformer.dinov2 import HeadEncoder
 from jaxavatar.reconstruction.transformer.placed import PhotoPoints
 from jaxavatar.reconstruction.transformer.shapes import parameter_shapes
 
-ROOT = pathlib.Path(__file__).parents[2]
 RESULT = ROOT / "experiments/results/reconstructor_cpu.json"
 PLACED = 44_000  # Gaussians of a model that changes those placed on a photo, as avatars have
 _APART = ("body_encoder", "hand_encoder")
@@ -163,39 +159,8 @@ def measure_apart(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     if (needed := needed_bytes(config)) > free:
         message = f"needs about {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free"
         return row | {"status": "skipped", "message": message}
-    command = [sys.executable, "-m", "experiments.benchmarks.reconstructor", name]
-    command += ["--precision", arguments.precision, "--repeats", str(arguments.repeats)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        return row | {"status": "failed", "message": last}
-    return row | {"status": "ok"} | json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def available_bytes() -> float:
-    """Return how much memory Linux can still give; infinite where it does not say."""
-    try:
-        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return math.inf
-    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable")), None)
-    return math.inf if found is None else 1024.0 * int(found)
-
-
-def machine() -> dict[str, Any]:
-    """Name the processor, its cores, how busy they are, and the versions."""
-    model = platform.machine()
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
-        model = next((value.strip() for key, _, value in lines if "model name" in key), model)
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        **jax_environment(),
-    }
+    options = ["--precision", arguments.precision, "--repeats", str(arguments.repeats)]
+    return row | run_apart("experiments.benchmarks.reconstructor", [name, *options])
 
 
 def main() -> None:

@@ -2,11 +2,12 @@
 
     python -m experiments.benchmarks.sequence
 
-Each case has a process of its own, so that each has its own peak of memory: T frames of a face at
-H x H pixels, rendered, shown to a teacher eight at a time (eq. 8), and differentiated, with and
-without rematerialisation. Memory is what the compiler plans for temporaries, and the process's
-largest resident set. Cases that the machine has no memory for are compiled but not run. Writes
-`experiments/results/sequence_cpu.json` and `.png`.
+T frames of a face at H x H pixels are rendered, shown to a teacher eight at a time (eq. 8), and
+differentiated, with every frame deformed and rendered again in the backward pass and with all that
+is between kept. A first process compiles the step and says what the compiler plans: temporaries,
+arguments, outputs. A second one finds it compiled, takes one step, and says its largest resident
+set before and after. Steps that the machine has no memory for are compiled only. Writes
+`experiments/results/sequence_cpu.json` and `.png`; what the first holds is not measured again.
 """
 
 # pyright: reportMissingImports=false
@@ -16,16 +17,16 @@ import dataclasses
 import json
 import pathlib
 import resource
-import subprocess
-import sys
+import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.reconstructor import available_bytes, machine
+from experiments.benchmarks.apart import ROOT, available_bytes, machine, run_apart
 from jaxavatar import head_view, losses
 from jaxavatar.data.people import random_actor
 from jaxavatar.deformer import Driver, load_params
@@ -45,18 +46,18 @@ from jaxavatar.training.sharding import compile_step
 from jaxavatar.training.state import TrainState
 from jaxavatar.training.step import Batch, StepConfig
 
-ROOT = pathlib.Path(__file__).parents[2]
 RESULT = ROOT / "experiments/results/sequence_cpu.json"
 FRAMES = (8, 16, 32, 64)
-SIDES = (64, 128, 256, 512)
+SIDES = (64, 128, 512)
 GAUSSIANS = (6000, 400, 1500)
 STRETCH = 8  # frames that the teacher sees at once
-_RESERVE = 3e9  # bytes besides the planned ones: the program, and the compiler's own
+_RESERVE = 3e9  # bytes besides the planned ones: the program, and what traces it
+_SHARE = 0.7  # of the free memory, at most
 _LIMIT_S = 1200
 
 
-def measure(frames: int, side: int, rematerialise: bool) -> dict[str, Any]:
-    """Compile a step; run it two times if there is memory for it; the second is timed."""
+def prepare(frames: int, side: int, rematerialise: bool) -> tuple[Callable[..., Any], tuple]:
+    """Return a step, and the state, the clip and the teacher that it takes."""
     config = SequenceConfig(
         step=StepConfig(loss=LossConfig(image=0.0, score=1.0), rematerialise=rematerialise),
         rates=Rates(driver=1e-4, colors=1e-3, warmup=1),
@@ -70,29 +71,49 @@ def measure(frames: int, side: int, rematerialise: bool) -> dict[str, Any]:
     known = KnownClips(jnp.full((1, STRETCH, side, side, 3), 0.5), jnp.zeros((1, STRETCH, 768)))
     score = local_score(AnalyticTeacher(), ScoreConfig(guidance=(1.0,)))
     step = make_sequence_step(config, Driver(driver_config), optimiser, score)
+    return compile_step(step), (state, batch, known)
+
+
+def plan(**case: Any) -> dict[str, Any]:
+    """Compile a step and say what memory it will take, in GB."""
+    step, arguments = prepare(**case)
     start = time.perf_counter()
-    program = compile_step(step).lower(state, batch, known).compile()
-    planned: Any = program.memory_analysis()
-    row: dict[str, Any] = {
-        "compile_s": round(time.perf_counter() - start, 1),
-        "planned_gb": round(planned.temp_size_in_bytes / 1e9, 3),
+    lowered = step.lower(*arguments)
+    traced = time.perf_counter() - start
+    planned: Any = lowered.compile().memory_analysis()
+    return {
+        "trace_s": round(traced, 1),
+        "compile_s": round(time.perf_counter() - start - traced, 1),
+        "temporary_gb": _gb(planned.temp_size_in_bytes),
+        "argument_gb": _gb(planned.argument_size_in_bytes),
+        "output_gb": _gb(planned.output_size_in_bytes),
+        "frames_gb": _gb(case["frames"] * case["side"] ** 2 * 3 * 4),
     }
-    if planned.temp_size_in_bytes + _RESERVE > (free := available_bytes()):
-        needed = f"needs {row['planned_gb']:.0f} GB and the program's, {free / 1e9:.0f} GB are free"
-        return row | {"status": "not run", "message": needed}
-    seconds, metrics = [], {}
-    for _ in range(2):
-        start = time.perf_counter()
-        state, metrics = jax.block_until_ready(program(state, batch, known))
-        seconds.append(time.perf_counter() - start)
-    finite = all(bool(jnp.isfinite(value)) for value in metrics.values())
-    return row | {
-        "status": "ok" if finite else "not finite",
-        "step_s": float(f"{seconds[-1]:.3g}"),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+
+
+def take(**case: Any) -> dict[str, Any]:
+    """Take one step, which was compiled before."""
+    step, arguments = prepare(**case)
+    program = step.lower(*arguments).compile()
+    before = _resident_gb()
+    start = time.perf_counter()
+    _, metrics = jax.block_until_ready(program(*arguments))
+    return {
+        "step_s": float(f"{time.perf_counter() - start:.3g}"),
+        "before_gb": before,
+        "peak_gb": _resident_gb(),
         "loss": float(metrics["loss"]),
         "gradient": float(metrics["gradient"]),
     }
+
+
+def _gb(count: float) -> float:
+    return float(f"{count / 1e9:.4g}")
+
+
+def _resident_gb() -> float:
+    """Return the largest resident set so far."""
+    return _gb(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def _batch(frames: int, side: int) -> Sequence:
@@ -130,20 +151,51 @@ def _batch(frames: int, side: int) -> Sequence:
     return jax.tree.map(lambda leaf: leaf[None], Sequence(clip, watched))
 
 
-def measure_apart(frames: int, side: int, rematerialise: bool) -> dict[str, Any]:
-    """Measure in another process; say why when it has no result."""
-    row = {"frames": frames, "side": side, "rematerialise": rematerialise}
-    command = [sys.executable, "-m", "experiments.benchmarks.sequence", "--one", json.dumps(row)]
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=_LIMIT_S
-        )
-    except subprocess.TimeoutExpired:
-        return row | {"status": "timed out", "message": f"longer than {_LIMIT_S} s"}
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        return row | {"status": "failed", "message": last}
-    return row | json.loads(done.stdout.strip().splitlines()[-1])
+def measure(frames: int, side: int, rematerialise: bool) -> dict[str, Any]:
+    """Plan a step, and take it if there is memory for it; a process for each."""
+    case = {"frames": frames, "side": side, "rematerialise": rematerialise}
+    module = "experiments.benchmarks.sequence"
+    with tempfile.TemporaryDirectory() as compiled:
+        settings = {"JAX_COMPILATION_CACHE_DIR": compiled}
+        row = case | run_apart(module, ["--plan", json.dumps(case)], _LIMIT_S, settings)
+        if row["status"] != "ok":
+            return row
+        needed = 1e9 * (row["temporary_gb"] + row["argument_gb"]) + _RESERVE
+        if needed > _SHARE * (free := available_bytes()):
+            message = f"needs about {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free"
+            return row | {"status": "not run", "message": message}
+        return row | run_apart(module, ["--take", json.dumps(case)], _LIMIT_S, settings)
+
+
+def growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fit, for each side and either way, how memory grows with the number of frames.
+
+    Returns:
+        `exponent` of planned temporaries against T; `frame_mb`, what each further frame takes of
+        them (a line through all T); and `of_pictures`, that in units of the frame's own pixels.
+    """
+    found = []
+    for side in sorted({row["side"] for row in rows}):
+        for again in (True, False):
+            points = {
+                row["frames"]: row["temporary_gb"]
+                for row in rows
+                if (row["side"], row["rematerialise"]) == (side, again) and "temporary_gb" in row
+            }
+            if len(points) < 3:
+                continue
+            counts, planned = (np.array(list(part)) for part in (points.keys(), points.values()))
+            each = np.polyfit(counts, planned, 1)[0]
+            found.append(
+                {
+                    "side": side,
+                    "rematerialise": again,
+                    "exponent": round(np.polyfit(np.log(counts), np.log(planned), 1)[0], 3),
+                    "frame_mb": float(f"{1e3 * each:.3g}"),
+                    "of_pictures": float(f"{1e9 * each / (12 * side**2):.3g}"),
+                }
+            )
+    return found
 
 
 def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
@@ -153,7 +205,11 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    kinds = {"planned_gb": "planned memory, GB", "peak_gb": "process, GB", "step_s": "step, s"}
+    kinds = {
+        "temporary_gb": "planned temporaries, GB",
+        "peak_gb": "process, GB",
+        "step_s": "step, s",
+    }
     figure, axes = plt.subplots(1, len(kinds), figsize=(13, 4.2), squeeze=False)
     for axis, (kind, title) in zip(axes[0], kinds.items(), strict=True):
         for number, side in enumerate(SIDES):
@@ -175,21 +231,29 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
 def main() -> None:
     """Measure every case, smallest first; print a line of JSON for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--one", type=json.loads, metavar="JSON", help="a case, measured here")
+    parser.add_argument("--plan", type=json.loads, metavar="JSON", help="a case, compiled here")
+    parser.add_argument("--take", type=json.loads, metavar="JSON", help="a case, run here")
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="pixels")
     parser.add_argument("--out", type=pathlib.Path, default=RESULT)
     arguments = parser.parse_args()
-    if arguments.one is not None:
-        print(json.dumps(measure(**arguments.one)))
+    if arguments.plan or arguments.take:
+        print(json.dumps(plan(**arguments.plan) if arguments.plan else take(**arguments.take)))
         return
-    result: dict[str, Any] = {"machine": machine(), "gaussians": sum(GAUSSIANS), "rows": []}
-    cases = [(t, s, again) for s in SIDES for t in FRAMES for again in (True, False)]
+    told = {"machine": machine(), "gaussians": sum(GAUSSIANS)}
+    rows = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
+    done = {(row["frames"], row["side"], row["rematerialise"]) for row in rows}
+    cases = [(t, s, again) for s in arguments.sides for t in FRAMES for again in (True, False)]
     for case in sorted(cases, key=lambda case: (not case[2], case[0] * case[1] ** 2)):
-        row = measure_apart(*case)
+        if case in done:
+            continue
+        row = measure(*case)
         print(json.dumps(row), flush=True)
-        result["rows"].append(row)
+        rows.append(row)
         # Kept row by row: the large ones take long.
+        rows.sort(key=lambda row: (row["side"], not row["rematerialise"], row["frames"]))
+        result = told | {"growth": growth(rows), "rows": rows}
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    draw(result["rows"], arguments.out.with_suffix(".png"))
+    draw(rows, arguments.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 from pallas_splat import engines
 
 from experiments.benchmarks import splat_cases, splat_process, splat_report, splat_worker
+from experiments.benchmarks.apart import processor
 from experiments.benchmarks.splat_cases import Case
 from experiments.benchmarks.splat_process import Job
 
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     path = options.out or RESULTS / f"splat_{device}.json"
     results = {
         "machine": {
-            "processor": splat_process.processor(),
+            "processor": processor(),
             "cores_allowed": len(os.sched_getaffinity(0)),
             "load_average": round(os.getloadavg()[0], 2),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

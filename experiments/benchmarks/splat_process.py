@@ -2,9 +2,9 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 import tempfile
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from experiments.benchmarks import splat_cases, splat_worker
+from experiments.benchmarks.apart import available_bytes
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _PROBE_TIMEOUT_S = 300  # the native backend may have to be compiled
@@ -172,18 +173,5 @@ def _row(worker: Worker, timeout: float) -> dict[str, Any]:
 
 def available_gb(share: float) -> float:
     """A share of the memory that is free now, in GB; 0 where that is not known."""
-    path = pathlib.Path("/proc/meminfo")
-    if not path.exists():
-        return 0.0
-    line = next(line for line in path.read_text().splitlines() if line.startswith("MemAvailable"))
-    return round(share * int(line.split()[1]) * 1024 / 1e9, 1)
-
-
-def processor() -> str:
-    """Name the processor."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
+    free = available_bytes()
+    return round(share * free / 1e9, 1) if math.isfinite(free) else 0.0

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments.benchmarks import reconstructor
+from experiments.benchmarks import apart, reconstructor
 from jaxavatar.reconstruction.transformer import CONFIGS
 from jaxavatar.reconstruction.transformer.config import DinoConfig, TransformerConfig, VitConfig
 
@@ -45,7 +45,7 @@ def test_one_process_each(tmp_path, monkeypatch, capsys):
             return Done(1, "", "noise\nMemoryError: too much")
         return Done(0, 'noise\n{"run_s": 1.5}\n', "compiled")
 
-    monkeypatch.setattr(reconstructor.subprocess, "run", run)
+    monkeypatch.setattr(apart.subprocess, "run", run)
     limit = reconstructor.needed_bytes(CONFIGS["1b"]) - 1
     monkeypatch.setattr(reconstructor, "available_bytes", lambda: limit)
     out = tmp_path / "result.json"
