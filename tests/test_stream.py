@@ -25,13 +25,7 @@ BACKGROUND = jnp.array([0.2, 0.4, 0.6])
 def scene(toys):
     """An avatar, its speech, and a driver whose random parameters move it."""
     avatar, drive, driver = toys.avatar(), toys.drive(frames=FRAMES), Driver(CONFIG)
-    params = jax.jit(driver.init)(
-        jax.random.key(0), avatar, whole(drive, CONFIG.halo), initial_state(CONFIG)
-    )
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params
-    )
-    return driver, params, avatar, drive
+    return driver, toys.driver_params(driver, avatar, drive, noise=0.2), avatar, drive
 
 
 @pytest.fixture(scope="module")

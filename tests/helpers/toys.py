@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from jaxavatar import animate
 from jaxavatar.body import JOINTS, PARENTS
+from jaxavatar.deformer import initial_state, whole
 from jaxavatar.losses import neighbour_graph
 from jaxavatar.structs import Avatar, BodyPose, Drive
 from jaxavatar.training import Batch
@@ -68,6 +69,22 @@ def drive(frames=24, audio=10, text=6, segments=1, tokens=5, seed=0, start=0):
         text_mask=jnp.asarray(rng.random((segments, tokens)) < 0.7),
         segment=jnp.asarray(np.linspace(0, segments - 1e-6, frames).astype(int)),
         time=jnp.asarray(time),
+    )
+
+
+def driver_params(driver, avatar, drive, noise=0.0):
+    """Random parameters; with noise, of a network that moves the avatar, as a trained one does."""
+    window = whole(drive, driver.config.halo)
+    params = jax.jit(driver.init)(jax.random.key(0), avatar, window, initial_state(driver.config))
+    return with_noise(params, noise)
+
+
+def with_noise(tree, noise, seed=1):
+    """Add noise to every entry; by NumPy, which compiles nothing."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf + np.float32(noise * rng.normal(size=leaf.shape))),
+        jax.device_get(tree),
     )
 
 

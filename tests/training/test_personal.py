@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxavatar.body import LANDMARKS
-from jaxavatar.deformer import Driver, DriverConfig, initial_state, whole
+from jaxavatar.deformer import Driver, DriverConfig
 from jaxavatar.teachers.analytic import AnalyticTeacher, KnownClips
 from jaxavatar.training import personal
 from jaxavatar.training.learned import untouched
@@ -16,23 +16,13 @@ SIDE, STRETCH = 8, 2
 CONFIG = PersonalConfig(steps=6, yaw=0.0, pitch=0.0, colors=0.2, report_every=1, save_every=2)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def unoptimised():
-    """Compile in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def student(toys):
     driver = Driver(
         DriverConfig(width=8, heads=2, head_width=8, face_code=4, octaves=2, reach=1, window=1)
     )
     avatar = toys.avatar(120, 60, 30, landmarks=len(LANDMARKS))
-    window = whole(toys.drive(4), driver.config.halo)
-    params = jax.jit(driver.init)(jax.random.key(0), avatar, window, initial_state(driver.config))
-    return personal.make_student(driver, params, avatar)
+    return personal.make_student(driver, toys.driver_params(driver, avatar, toys.drive(4)), avatar)
 
 
 @pytest.fixture(scope="module")

@@ -220,8 +220,9 @@ def test_one_device_of_a_mesh_equals_none(start, stepped, batch):
 
 
 def hide(photo, **options):
+    hidden = jax.jit(reconstructor._hide, static_argnums=0)
     loss = dataclasses.replace(LOSS, **options)
-    return jax.tree.map(np.asarray, reconstructor._hide(loss, photo, jax.random.key(4)))
+    return jax.tree.map(np.asarray, hidden(loss, photo, jax.random.key(4)))
 
 
 def test_hidden_points_are_not_seen_any_more(samples):
@@ -274,7 +275,7 @@ def test_hiding_nothing_and_everything(samples):
 def test_tint_is_one_gain_for_all_that_belongs_together(samples):
     """What would exceed 1 is cut, in photo and truth alike."""
     sample = samples[0]
-    made = reconstructor._tint(LOSS, sample, jax.random.key(3))
+    made = jax.jit(reconstructor._tint, static_argnums=0)(LOSS, sample, jax.random.key(3))
 
     def colors(sample):
         crops, truth = sample.crops, sample.truth
@@ -327,7 +328,7 @@ def test_terms_against_a_loop(samples):
             )
         )
     )
-    terms = reconstructor._terms(sample, changes, shown, hidden)
+    terms = jax.jit(reconstructor._terms)(sample, changes, shown, hidden)
     changes = jax.tree.map(lambda leaf: np.asarray(leaf, float), changes)
     truth = jax.tree.map(lambda leaf: np.asarray(leaf, float), sample.truth)
     color, shift, weights = [], [], []
@@ -362,6 +363,6 @@ def test_perfect_changes_cost_nothing(samples):
         assert float(view(sample, right, jax.random.key(seed))) < 1e-5
         assert float(view(sample, wrong, jax.random.key(seed))) > 0.01
     none = jnp.zeros(COUNT, bool)
-    terms = reconstructor._terms(sample, right, sample.photo, none)
+    terms = jax.jit(reconstructor._terms)(sample, right, sample.photo, none)
     for name in ("color", "shift", "weights", "held"):
         assert float(terms[name]) == pytest.approx(0, abs=1e-5), name
