@@ -25,7 +25,7 @@ from jaxavatar.training.personal import Spoken, Tutor
 
 _RESULTS = pathlib.Path("experiments/results")
 _SENTENCES, _VOICES = range(32), ("slt", "awb")
-_HELD_OUT, _HELD_OUT_VOICES = range(1_000_000, 1_000_010), ("rms",)
+_HELD_OUT, _HELD_OUT_VOICES = range(2_000_000, 2_000_010), ("rms",)
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def _tutor(arguments: argparse.Namespace) -> Tutor:
 def _speeches(out: pathlib.Path) -> tuple[list[Spoken], list[Spoken]]:
     """Let synthetic voices speak, to learn from and to measure on."""
     listener = drive.load_listener()
-    kinds = {"clips": (_SENTENCES, _VOICES), "clips_held_out": (_HELD_OUT, _HELD_OUT_VOICES)}
+    kinds = {"clips": (_SENTENCES, _VOICES), "clips_reported": (_HELD_OUT, _HELD_OUT_VOICES)}
     made = []
     for name, (seeds, voices) in kinds.items():
         clips = make_clips(out / f"{name}.npz", seeds, voices, listener)

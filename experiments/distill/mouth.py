@@ -2,7 +2,9 @@
 
 Permuting the hidden units that the face's rows of the Gaussian head read keeps the size of the
 motion and destroys its relation to speech. The teacher never names the true motion: it only says
-how likely it finds the frames, given the sound. In the control it hears other sentences.
+how likely it finds the frames, given the sound. In the controls it hears other sentences.
+
+The number of steps was chosen on other held-out sentences than those that are reported.
 """
 
 import dataclasses
@@ -55,9 +57,10 @@ class MouthConfig:
         gaussians: of that person, on face, hands and body.
         frames: of every held-out sentence to measure on.
         wrong: correlation with the true mouth that counts as wrong.
+        controls: trainings whose teacher hears other sentences, each its own.
     """
 
-    steps: int = 160
+    steps: int = 100
     measure_every: int = 20
     rate: float = 3e-3
     guidance: float = 2.0
@@ -65,6 +68,7 @@ class MouthConfig:
     gaussians: tuple[int, int, int] = (6000, 60, 340)
     frames: int = 96
     wrong: float = 0.1
+    controls: int = 3
 
     @property
     def personal(self) -> PersonalConfig:
@@ -112,9 +116,12 @@ def run(
     print(report, flush=True)
     openings = {"true": judge.truth[0], "before": judge.openings(broken)[0]}
     step = _compiled(config, driver, tutor)
-    for name in ("taught", "control"):
+    elsewhere = {"taught": 0} | {
+        f"control {number}": number * _ELSEWHERE for number in range(1, config.controls + 1)
+    }
+    for name, offset in elsewhere.items():
         curve, state = _teach(
-            config, student, tutor, step, speeches, judge, folder / name, name == "control"
+            config, student, tutor, step, speeches, judge, folder / name.replace(" ", "_"), offset
         )
         report[name] = {"after": judge.numbers(state.params.driver), "curve": curve}
         openings[name] = judge.openings(state.params.driver)[0]
@@ -220,16 +227,19 @@ def _teach(
     speeches: list[Spoken],
     judge: Judge,
     folder: pathlib.Path,
-    control: bool,
+    elsewhere: int,
 ) -> tuple[list[list[float]], TrainState]:
-    """Train; return pairs of step and held-out correlation, and the last state."""
+    """Train; return pairs of step and held-out correlation, and the last state.
+
+    The teacher hears the sound of the lesson `elsewhere` steps further on.
+    """
     personal = config.personal
 
     def batch_of(number: int) -> Sequence:
         right = lesson(personal, student, tutor, speeches, number)
-        if not control:
+        if not elsewhere:
             return right
-        return misheard(right, lesson(personal, student, tutor, speeches, number + _ELSEWHERE))
+        return misheard(right, lesson(personal, student, tutor, speeches, number + elsewhere))
 
     learned = jax.tree.map(jnp.copy, untouched(student.params, student.avatar))
     memory = personal_optimiser(personal.sequence.rates).init(learned)
