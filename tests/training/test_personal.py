@@ -1,5 +1,7 @@
 """Personal training: a person's run improves by the teacher's measure, and can be interrupted."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from jaxavatar.body import LANDMARKS
 from jaxavatar.deformer import Driver, DriverConfig
 from jaxavatar.teachers.analytic import AnalyticTeacher, KnownClips
+from jaxavatar.teachers.protocol import TeacherSpec
 from jaxavatar.training import personal
 from jaxavatar.training.learned import untouched
 from jaxavatar.training.personal import PersonalConfig, Spoken, Tutor, examine, improve
@@ -76,3 +79,33 @@ def test_the_lesson_is_a_function_of_its_number(student, tutor, speech):
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(same), strict=True)
     )
     assert not np.array_equal(one.clip.background, other.clip.background)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listening(AnalyticTeacher):
+    """It writes down what it is told."""
+
+    heard: list = dataclasses.field(default_factory=list, hash=False)
+
+    def condition(self, params, told):
+        self.heard.append(told)
+        return jnp.zeros((len(told.audio), len(params.frames)))
+
+
+@pytest.mark.parametrize("begin", [0, 2, 5])
+def test_the_teacher_is_told_what_the_face_hears(student, tutor, speech, begin):
+    """Each stretch its own sound, with that around it, and silence beyond the ends."""
+    context, count = 3, 2 * STRETCH
+    teacher = Listening(TeacherSpec(context=context))
+    listening = dataclasses.replace(tutor, teacher=teacher)
+    shown = personal.watch(student, listening, speech, begin, count, personal.FRONT)
+    (told,) = teacher.heard
+    spoken = np.asarray(speech.drive.audio)
+    np.testing.assert_array_equal(shown.clip.drive.audio, spoken[begin : begin + count])
+    assert told.audio.shape == (2, STRETCH + 2 * context, spoken.shape[1])
+    for s in range(2):
+        for t in range(STRETCH + 2 * context):
+            frame = begin + s * STRETCH + t - context
+            expected = spoken[frame] if 0 <= frame < len(spoken) else 0 * spoken[0]
+            np.testing.assert_array_equal(told.audio[s, t], expected)
+    assert told.reference.shape == (2, SIDE, SIDE, 3)
