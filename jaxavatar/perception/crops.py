@@ -37,6 +37,14 @@ def box(x: float, y: float, width: float, height: float | None = None, angle: fl
     return Box(*(np.asarray(part, np.float32) for part in ((x, y), size, angle)))
 
 
+def square(center: Points, side: Points, angle: Points) -> Box:
+    """Return a square box where its centre is: on the host or on the device."""
+    if isinstance(center, Array):
+        side = jnp.asarray(side, center.dtype)
+        return Box(center, jnp.stack([side, side]), jnp.asarray(angle, center.dtype))
+    return box(center[0], center[1], float(side), angle=float(angle))
+
+
 def to_image(points: Points, place: Box, size: int) -> Points:
     """Carry points [*N, 2] of a crop of `size` pixels to the image it was cut from."""
     return place.center + _turn((points / size - 0.5) * place.size, place.angle)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxavatar.perception import networks
-from jaxavatar.perception.crops import Box, box, cut, to_crop, to_image
+from jaxavatar.perception.crops import Box, Points, box, cut, square, to_crop, to_image
 from jaxavatar.perception.tflite import Network
 from jaxavatar.structs import FaceLandmarks, PoseLandmarks
 
@@ -112,19 +112,23 @@ def find(image: Float[np.ndarray, "H W 3"], pose: PoseLandmarks) -> FaceLandmark
         if score < LEAST_SCORE:
             return None
         spots, scale = np.asarray(to_image(points[:, :2], place, SIZE)), float(place.size[0]) / SIZE
-        place = _around(spots)
+        place = around(spots)
     return FaceLandmarks(spots, points[:, 2] * scale, score)
 
 
-def _level(center: np.ndarray, size: float, across: np.ndarray) -> Box:
-    return box(center[0], center[1], size, angle=np.arctan2(across[1], across[0]))
+def around(points: Float[Points, "478 2"]) -> Box:
+    """Return the crop around a face: 1.5 times its bounding square, level with its eyes.
 
-
-def _around(points: Float[np.ndarray, "478 2"]) -> Box:
-    """Return the crop around a face: 1.5 times its bounding square, level with its eyes."""
+    Landmarks on the device give a box there.
+    """
     across = points[CORNERS[1]] - points[CORNERS[0]]
-    level = _level(np.zeros(2), 1, across)
-    turned = np.asarray(to_crop(points, level, 1))
+    level = _level(0 * across, 1, across)
+    turned = to_crop(points, level, 1)
     low, high = turned.min(0), turned.max(0)
-    center = np.asarray(to_image((low + high) / 2, level, 1))
-    return _level(center, 1.5 * float((high - low).max()), across)
+    center = to_image((low + high) / 2, level, 1)
+    return _level(center, 1.5 * (high - low).max(), across)
+
+
+def _level(center: Points, side: Points | float, across: Points) -> Box:
+    xp = jnp if isinstance(across, Array) else np
+    return square(center, side, xp.arctan2(across[1], across[0]))

@@ -4,11 +4,12 @@ Source: Zhang et al., "MediaPipe Hands" (2020), and MediaPipe's hand_landmark gr
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxavatar.perception import networks
-from jaxavatar.perception.crops import Box, box, cut, to_crop, to_image
+from jaxavatar.perception.crops import Box, Points, box, cut, square, to_crop, to_image
 from jaxavatar.perception.detect import PALM, Detection, detect
 from jaxavatar.perception.tflite import Network
 from jaxavatar.structs import HandLandmarks, PoseLandmarks
@@ -128,22 +129,27 @@ def _landmarks_of(image: Float[np.ndarray, "H W 3"], palm: Detection) -> HandLan
         if score < LEAST_SCORE:
             return None
         spots, scale = np.asarray(to_image(points[:, :2], place, SIZE)), float(place.size[0]) / SIZE
-        place = _around(spots)
+        place = around(spots)
     return HandLandmarks(spots, points[:, 2] * scale, float(score))
 
 
-def _upright(center: np.ndarray, side: float, up: np.ndarray, shift: float, scale: float) -> Box:
-    """Return a box whose top points along `up`: moved that way by `shift` sides, then scaled."""
-    center = center + shift * side * up / max(float(np.linalg.norm(up)), 1e-6)
-    return box(center[0], center[1], scale * side, angle=np.pi / 2 + np.arctan2(up[1], up[0]))
+def around(points: Float[Points, "21 2"]) -> Box:
+    """Return the crop around a hand from the landmarks `STEADY`; the others are not read.
 
-
-def _around(points: Float[np.ndarray, "21 2"]) -> Box:
-    """Return the crop around a hand from the palm's and lower fingers' landmarks."""
+    Landmarks on the device give a box there.
+    """
     bases = (points[5] + points[13]) / 4 + points[9] / 2
     up = bases - points[0]
-    level = _upright(np.zeros(2), 1, up, 0, 1)
-    turned = np.asarray(to_crop(points[STEADY], level, 1))
+    level = _upright(0 * up, 1, up, 0, 1)
+    turned = to_crop(points[np.array(STEADY)], level, 1)
     low, high = turned.min(0), turned.max(0)
-    center = np.asarray(to_image((low + high) / 2, level, 1))
-    return _upright(center, float((high - low).max()), up, 0.1, 2.0)
+    center = to_image((low + high) / 2, level, 1)
+    return _upright(center, (high - low).max(), up, 0.1, 2.0)
+
+
+def _upright(center: Points, side: Points | float, up: Points, shift: float, scale: float) -> Box:
+    """Return a box whose top points along `up`: moved that way by `shift` sides, then scaled."""
+    xp = jnp if isinstance(up, Array) else np
+    length = xp.sqrt(xp.maximum((up**2).sum(), 1e-12))
+    center = center + shift * side * up / length
+    return square(center, scale * side, np.pi / 2 + xp.arctan2(up[1], up[0]))

@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import jaxlie
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 from pallas_splat import Camera
@@ -16,12 +17,17 @@ from pallas_splat import Camera
 from jaxavatar import animate, losses
 from jaxavatar.deformer import AvatarCode, Driver, Motion, initial_state, whole
 from jaxavatar.losses import LossConfig
+from jaxavatar.perception import dense
+from jaxavatar.perception.dense import Keypoints, Places
+from jaxavatar.reconstruction.correspond import hand_joints
 from jaxavatar.structs import FPS, Avatar, BodyPose, Drive
 from jaxavatar.training.frames import show
 from jaxavatar.training.sharding import average_over
 from jaxavatar.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
+
+_HANDS = np.maximum(np.stack([hand_joints("left"), hand_joints("right")]), 0)
 
 
 @flax.struct.dataclass
@@ -47,6 +53,7 @@ class Batch:
         neighbours: graph of the canonical Gaussians, from `losses.neighbour_graph`.
         shifts: canonical displacements of the keypoints, for a teacher that shows these but not
             the whole motion, metres.
+        detected: keypoints detected in `images`.
     """
 
     avatar: Avatar
@@ -62,6 +69,7 @@ class Batch:
     masks: Float[Array, "B R H W"] | None
     neighbours: Int[Array, "B N k"]
     shifts: Float[Array, "B T K 3"] | None = None
+    detected: Keypoints | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +89,9 @@ class StepConfig:
     rematerialise: bool = False
 
 
-PictureTerms = Callable[[Float[Array, "R H W 3"], Batch, jax.Array], Metrics]
-"""More losses on the rendered frames of one clip, given the clip and a key: named scalars."""
+PictureTerms = Callable[[Float[Array, "R H W 3"], Batch, Places, jax.Array], Metrics]
+"""More losses on the rendered frames of one clip, given the clip, where its face and hands are in
+these frames, and a key: named scalars."""
 
 
 def clip_terms(
@@ -170,12 +179,13 @@ def picture_losses(
     """Return the losses of the rendered frames of one clip, and "psnr"; none without pictures."""
     if clip.images is None:
         return {}
+    shown = motion.frames(clip.frames)
     images, terms = show(
         driver,
         params,
         clip.avatar,
         code,
-        motion.frames(clip.frames),
+        shown,
         clip.camera,
         clip.background,
         clip.neighbours,
@@ -184,8 +194,32 @@ def picture_losses(
     )
     terms["image"] = losses.l1(images, clip.images, clip.masks)
     if picture_terms is not None:
-        terms |= picture_terms(images, clip, key)
+        places = face_and_hands(driver, params, clip, code, shown)
+        terms |= picture_terms(images, clip, places, key)
     return terms | {"psnr": losses.psnr(images, clip.images).mean()}
+
+
+def face_and_hands(
+    driver: Driver, params: animate.Params, clip: Batch, code: AvatarCode, shown: Motion
+) -> Places:
+    """Say where the face and the hands are in R frames of one clip; no gradient passes."""
+    avatar = clip.avatar
+    face, _ = animate.deform_points(driver, params, avatar, code, shown, avatar.landmarks)
+
+    def hands(transforms: Float[Array, "J 7"]) -> Float[Array, "2 21 3"]:
+        joints = _HANDS  # of what is no joint, the finger tips, nobody asks
+        transform = animate.joint_transforms(avatar, transforms)[joints]
+        return (
+            jnp.einsum("...ab,...b->...a", transform[..., :3], avatar.joints[joints])
+            + (transform[..., 3])
+        )
+
+    seen = (face, jax.vmap(hands)(shown.transforms))
+    face_points, hand_points = (
+        animate.project_points(points.reshape(len(points), -1, 3), clip.camera) for points in seen
+    )
+    where = dense.places(face_points, hand_points.reshape(-1, 2, 21, 2))
+    return jax.lax.stop_gradient(where)
 
 
 def exact_terms(
