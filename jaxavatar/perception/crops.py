@@ -37,7 +37,7 @@ def box(x: float, y: float, width: float, height: float | None = None, angle: fl
     return Box(*(np.asarray(part, np.float32) for part in ((x, y), size, angle)))
 
 
-def square(center: Points, side: Points, angle: Points) -> Box:
+def square(center: Points, side: Points | float, angle: Points | float) -> Box:
     """Return a square box where its centre is: on the host or on the device."""
     if isinstance(center, Array):
         side = jnp.asarray(side, center.dtype)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,6 +106,7 @@ def test_alignment_by_hand():
 
 def test_keypoints_of_a_teacher_are_kept(monkeypatch, tmp_path):
     calls = []
+    nobody: Any = None  # the networks, which `detect` does without
 
     def detect(detectors, frames, where):
         calls.append(frames.shape)
@@ -114,7 +117,7 @@ def test_keypoints_of_a_teacher_are_kept(monkeypatch, tmp_path):
     where = dense.places(jnp.zeros((2, 478, 2)), jnp.zeros((2, 2, 21, 2)))
 
     def ask(frames):
-        return teacher_keypoints.teacher_keypoints(None, frames, where, tmp_path / "kept")
+        return teacher_keypoints.teacher_keypoints(nobody, frames, where, tmp_path / "kept")
 
     first, second = ask(frames), ask(frames)
     assert len(calls) == 1
