@@ -1,7 +1,6 @@
 """Terms of the objective that look at pictures: which count, their values, where they look."""
 
 import dataclasses
-
 from typing import Any
 
 import jax
