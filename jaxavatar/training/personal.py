@@ -223,10 +223,12 @@ def improve(
     # Flax's modules are hashable, which their type hides.
     compiled, optimiser = _step(config, student.driver, tutor.teacher)  # pyright: ignore[reportArgumentType]
     learned = jax.tree.map(jnp.copy, untouched(student.params, student.avatar))
+    start = TrainState(learned, optimiser.init(learned), jnp.zeros((), jnp.int32))
     return train(
         LoopConfig(config.steps, config.report_every, config.save_every),
         lambda state, batch: compiled(state, batch, tutor.params),
-        TrainState(learned, optimiser.init(learned), jnp.zeros((), jnp.int32)),
+        # Bound to a device, as a restored state is: else the step is compiled anew for that one.
+        jax.device_put(start, jax.devices()[0]),
         lambda number: lesson(config, student, tutor, speeches, number),
         folder,
     )
