@@ -31,6 +31,7 @@ _TEACHERS = {
     "recorded": (False,),
     "remote": (True,),
 }
+_STILL = 0.6  # share of its motion below which the mouth is said to have become still
 _KERNEL = 0.3  # distance of sounds at which a recording counts for another, see AnalyticTeacher
 
 
@@ -138,6 +139,7 @@ def run(arguments: argparse.Namespace) -> None:
         f"{name}: {report['before'][name]:.4g} before, {value:.4g} after"
         for name, value in report["after"].items()
     )
+    common.say(_warning(before, after))
     print(target)
 
 
@@ -267,6 +269,18 @@ def _report(
         "after": after.numbers,
         "moved_mm": float(1000 * np.abs(after.openings - before.openings).mean()),
     }
+
+
+def _warning(before: Examination, after: Examination) -> list[str]:
+    """Say so where the teacher has made the mouth still: it knows few faces, and this one not."""
+    moved, moves = before.numbers["opening_mm"], after.numbers["opening_mm"]
+    if moves >= _STILL * moved:
+        return []
+    return [
+        f"the mouth moves {moves:.2g} mm instead of {moved:.2g} mm: this teacher takes faces like"
+        " this one for stiller than they are; compare before_after.png, and keep the avatar as it"
+        " was or ask another teacher (--teacher)"
+    ]
 
 
 def _draw(path: pathlib.Path, before: Examination, after: Examination) -> None:
