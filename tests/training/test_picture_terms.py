@@ -82,6 +82,28 @@ def test_only_what_counts_is_computed(clip):
     assert load_judges(NOTHING) == Judges()
     with pytest.raises(InputError, match="weights import lpips"):
         load_judges(dataclasses.replace(NOTHING, lpips=1.0))
+    with pytest.raises(InputError, match="licence is not stated"):
+        load_judges(dataclasses.replace(NOTHING, identity=1.0))
+
+
+def test_identity_compares_the_faces(clip, monkeypatch):
+    where = dense.places(200 * jnp.ones((2, 478, 2)), jnp.zeros((2, 2, 21, 2)))
+    center, size = jnp.full((2, 2), 8.0), jnp.full((2, 2), 8.0)
+    place = dataclasses.replace(where.face, center=center, size=size, angle=jnp.zeros(2))
+
+    def distance(params, ours, theirs):
+        assert ours.shape == theirs.shape == (2, 150, 150, 3)
+        return jnp.abs(ours - theirs).max()
+
+    monkeypatch.setattr(losses, "identity", distance)
+    terms = make_picture_terms(NOTHING, Judges(identity={}))
+    given = dataclasses.replace(clip, masks=None)
+    where = dataclasses.replace(where, face=place)
+    for pixel, expected in ((8, 0.5), (0, 0.0)):
+        images = clip.images.at[:, pixel, pixel].add(0.5)
+        found = terms(images, given, where, jax.random.key(0))
+        assert list(found) == ["identity"]
+        np.testing.assert_allclose(found["identity"], expected, atol=0.02)
 
 
 def test_alignment_by_hand():
