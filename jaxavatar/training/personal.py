@@ -46,6 +46,8 @@ __all__ = [
     "watch",
 ]
 
+_ON_PICTURES = ("image", "ssim", "perceptual", "lpips", "identity")
+
 
 def improve(
     config: PersonalConfig,
@@ -66,7 +68,10 @@ def improve(
     Raises:
         DivergedError: the loss is not finite.
         InputError: the folder cannot be written, or its checkpoint is of another training.
+        ValueError: a loss on pictures counts, of which this training compares none.
     """
+    if unused := [name for name in _ON_PICTURES if config.loss.active(name)]:
+        raise ValueError(f"no pictures are compared here; set the weights of {unused} to zero")
     # Flax's modules are hashable, which their type hides.
     compiled, optimiser = _step(config, student.driver, tutor.teacher)  # pyright: ignore[reportArgumentType]
     learned = jax.tree.map(jnp.copy, untouched(student.params, student.avatar))

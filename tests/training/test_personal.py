@@ -109,3 +109,9 @@ def test_the_teacher_is_told_what_the_face_hears(student, tutor, speech, begin):
             expected = spoken[frame] if 0 <= frame < len(spoken) else 0 * spoken[0]
             np.testing.assert_array_equal(told.audio[s, t], expected)
     assert told.reference.shape == (2, SIDE, SIDE, 3)
+
+
+def test_losses_on_pictures_are_not_ignored_silently(tmp_path, student, tutor, speech):
+    config = dataclasses.replace(CONFIG, loss=dataclasses.replace(CONFIG.loss, perceptual=0.1))
+    with pytest.raises(ValueError, match="perceptual"):
+        improve(config, student, tutor, [speech], tmp_path)
