@@ -16,17 +16,6 @@ GROUPS = {
 }
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def grouped(value, weights):
     """Sum group by group, Gaussian by Gaussian; `value` is a function of example and row."""
     total = 0.0

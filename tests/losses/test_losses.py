@@ -22,17 +22,6 @@ from jaxavatar.losses import (
 )
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def test_l1_and_psnr(rng):
     a, b = rng.random((2, 3, 5, 4, 3))
     mask = rng.random((3, 5, 4))

@@ -40,17 +40,6 @@ PLAIN = ScoreConfig(guidance=(1.0,))
 value_and_grad = jax.jit(jax.value_and_grad(score_distillation, argnums=1), static_argnums=0)
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def levels(spec, tau):
     if spec.schedule.kind == "flow":
         return 1 - tau, tau
