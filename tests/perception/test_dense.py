@@ -53,16 +53,17 @@ def detectors(network):
 
 
 def test_a_face_that_moves_takes_its_keypoints_along(detectors, small):
-    found = jax.jit(dense.detect_anew)(detectors, jnp.asarray(small), around_head(4.0))
+    detect = jax.jit(dense.detect_anew)
+    found = detect(detectors, jnp.asarray(small), around_head(4.0))
     assert found.points.shape == (2, dense.COUNT, 2)
     sure = np.asarray(found.weights)
     assert (sure[:, ~dense.IS_HAND] > 0.5).all() and (sure[:, dense.IS_HAND] == 0).all()
     moved = np.asarray(found.points[1] - found.points[0])[~dense.IS_HAND]
     np.testing.assert_allclose(moved, np.tile([3.0, 0.0], (len(moved), 1)), atol=0.7)
-    # Detected again where they were found, they are the same.
-    again = jax.jit(dense.detect)(detectors, jnp.asarray(small), around_head())
+    # Where the search begins hardly matters.
+    again = detect(detectors, jnp.asarray(small), around_head())
     apart = np.asarray(again.points - found.points)[:, ~dense.IS_HAND]
-    assert np.abs(apart).mean() < 0.6
+    assert np.abs(apart).mean() < 0.2
 
 
 def test_gradients_say_that_keypoints_follow_the_picture(detectors, small):
@@ -73,9 +74,10 @@ def test_gradients_say_that_keypoints_follow_the_picture(detectors, small):
         found = dense.detect(detectors, frames, where)
         return jnp.mean(found.points[:, ~dense.IS_HAND, 0])
 
-    slopes = np.asarray(jax.jit(jax.grad(across))(jnp.asarray(small[:1])), np.float64)
-    one_pixel_right = -np.gradient(small[:1].astype(float), axis=2)
-    assert 0.6 < (slopes * one_pixel_right).sum() < 1.4
+    # Forward mode compiles sooner; `test_landmarks` takes the networks backwards.
+    one_pixel_right = jnp.asarray(-np.gradient(small[:1], axis=2))
+    push = jax.jit(lambda frames, change: jax.jvp(across, (frames,), (change,))[1])
+    assert 0.6 < float(push(jnp.asarray(small[:1]), one_pixel_right)) < 1.4
 
 
 def test_scores_decide_what_counts(mesh):
