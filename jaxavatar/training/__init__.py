@@ -21,6 +21,7 @@ from jaxavatar.training.sequence import (
 from jaxavatar.training.sharding import by_clip, compile_step, make_mesh, replicated
 from jaxavatar.training.state import OptimiserConfig, TrainState, create_state, make_optimiser
 from jaxavatar.training.step import Batch, StepConfig, make_train_step
+from jaxavatar.training.stopping import PreemptedError
 
 __all__ = [
     "Batch",
@@ -29,6 +30,7 @@ __all__ = [
     "Learned",
     "LoopConfig",
     "OptimiserConfig",
+    "PreemptedError",
     "Rates",
     "Retouch",
     "Sequence",

@@ -1,18 +1,20 @@
 """The training loop: every side effect of training lives here.
 
-Files in the run's folder: `checkpoints/`, `metrics.jsonl` (a line per report), `curve.png` (the
-loss), `preview.png` (whatever the preview callback draws). A run that was interrupted goes on
-from its last checkpoint with the same data, because the data is a function of the step.
+Files in the run's folder: `checkpoints/`, `metrics.jsonl`, `times.jsonl` and `tensorboard/` (see
+`reports`), `curve.png` (the loss), `preview.png` (whatever the preview callback draws). A run that
+was interrupted, at whatever moment, goes on from its last checkpoint with the same data, because
+the data is a function of the step; on the same devices its metrics are those of a run that was
+not interrupted, to the last bit.
 """
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -23,12 +25,15 @@ from tqdm import tqdm
 from jaxavatar.files import replacing
 from jaxavatar.training.checkpoint import Checkpoints
 from jaxavatar.training.curve import draw_curve
+from jaxavatar.training.reports import Reports, Stopwatch
 from jaxavatar.training.state import TrainState
 from jaxavatar.training.step import Metrics
+from jaxavatar.training.stopping import PreemptedError, Preemption
+from jaxavatar.training.tracing import Trace
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer finite; the last checkpoint is from before."""
+    """The loss or the state is no longer finite; the last checkpoint is from before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +44,12 @@ class LoopConfig:
         steps: number of the last step.
         report_every: steps between lines of metrics, each the mean since the last one.
         save_every: steps between checkpoints.
-        draw_every: seconds between pictures.
+        draw_every: seconds between pictures; several processes, whose clocks differ, draw when
+            they save.
         keep: checkpoints to keep.
+        best: metric by whose report the best checkpoint is kept besides; None keeps none.
+        best_is: which value of it is the best.
+        profile: how many steps to trace, from the third of the run on; see `tracing`.
     """
 
     steps: int
@@ -48,6 +57,9 @@ class LoopConfig:
     save_every: int = 500
     draw_every: float = 180.0
     keep: int = 3
+    best: str | None = None
+    best_is: Literal["lowest", "highest"] = "lowest"
+    profile: int = 0
 
 
 Preview = Callable[[TrainState], Float[np.ndarray, "H W 3"]]
@@ -75,65 +87,92 @@ def train(
         The last state.
 
     Raises:
-        DivergedError: the loss is not finite.
+        DivergedError: the loss or the state is not finite; the message says from where to go on.
+        PreemptedError: the process was asked to end (SIGTERM); the state is saved.
         InputError: the folder cannot be written, or its checkpoint does not fit `state`.
     """
     folder = pathlib.Path(folder)
-    with Checkpoints(folder / "checkpoints", config.keep) as checkpoints:
-        if checkpoints.latest() is not None:
-            state = checkpoints.restore(state)
-        first = int(state.step)
-        history = _read_history(folder / "metrics.jsonl", first)
+    with (
+        Preemption() as preemption,
+        Checkpoints(folder / "checkpoints", config.keep, config.best, config.best_is) as saved,
+    ):
         pending: list[Metrics] = []
-        drawn = time.monotonic()
-        with tqdm(initial=first, total=config.steps, unit="step", dynamic_ncols=True) as bar:
+        if saved.latest() is not None:
+            state = saved.restore(state)
+            pending = saved.notes(int(state.step))
+        first = int(state.step)
+        drawn, watch = time.monotonic(), Stopwatch()
+        with (
+            Reports(folder, first) as reports,
+            Trace(folder / "tensorboard", first + 3, config.profile) as trace,
+            tqdm(initial=first, total=config.steps, unit="step", dynamic_ncols=True) as bar,
+        ):
             for number in range(first + 1, config.steps + 1):
-                state, metrics = step(state, batch_of(number - 1))
+                with watch.part("data"):
+                    batch = batch_of(number - 1)
+                state, metrics = trace.run(number, step, state, batch)
                 pending.append(metrics)
-                last = number == config.steps
+                watch.step()
                 bar.update()
-                if last or number % config.report_every == 0 or number % config.save_every == 0:
+                stop = preemption.reached(number)
+                last = number == config.steps
+                save = last or number % config.save_every == 0
+                report = save or number % config.report_every == 0
+                means = {}
+                if report:
                     # Fetching waits for the device, so it is done once per report.
-                    report = _mean(pending, number)
-                    pending = []
-                    history.append(report)
-                    _append(folder / "metrics.jsonl", report)
-                    bar.set_postfix(loss=f"{report['loss']:.4g}")
-                if last or number % config.save_every == 0:
-                    checkpoints.save(state)
-                if last or time.monotonic() - drawn > config.draw_every:
-                    _draw(folder, history, state, preview)
+                    means, pending = _mean(pending), []
+                    bad = sorted(name for name, mean in means.items() if not math.isfinite(mean))
+                    _insist(not bad, ", ".join(bad), number, saved)
+                    reports.add_metrics({"step": number, **means})
+                    bar.set_postfix(loss=f"{means['loss']:.4g}")
+                if save or stop:
+                    with watch.part("save"):
+                        finite = saved.save(state, means, _fetch(pending))
+                    _insist(finite, "the state", number, saved)
+                if stop:
+                    saved.wait()
+                    print(stopped := PreemptedError(number, folder), file=sys.stderr)
+                    raise stopped
+                due = (
+                    save
+                    if jax.process_count() > 1
+                    else time.monotonic() - drawn > config.draw_every
+                )
+                if last or due:
+                    with watch.part("draw"):
+                        _draw(folder, reports.history, state, preview)
                     drawn = time.monotonic()
+                if report:
+                    reports.add_times(watch.lap(number))
     return state
 
 
-def _mean(pending: list[Metrics], number: int) -> dict[str, float]:
-    """Average the metrics of the last steps and insist that they are finite."""
-    fetched = jax.device_get(pending)
-    report = {name: float(np.mean([m[name] for m in fetched])) for name in fetched[0]}
-    bad = sorted(name for name, value in report.items() if not math.isfinite(value))
-    if bad:
-        raise DivergedError(
-            f"{', '.join(bad)} became infinite or NaN within the {len(fetched)} steps before step"
-            f" {number}; lower the learning rate and resume from the last checkpoint"
+def _fetch(pending: list[Metrics]) -> list[dict[str, float]]:
+    """Return the metrics of steps as exact Python numbers."""
+    return [{k: float(v) for k, v in metrics.items()} for metrics in jax.device_get(pending)]
+
+
+def _mean(pending: list[Metrics]) -> dict[str, float]:
+    """Average the metrics of the last steps."""
+    fetched = _fetch(pending)
+    return {name: float(np.mean([m[name] for m in fetched])) for name in fetched[0]}
+
+
+def _insist(finite: bool, what: str, number: int, saved: Checkpoints) -> None:
+    """Raise DivergedError, with what to do, unless `what` is finite."""
+    if finite:
+        return
+    saved.wait()
+    good = saved.latest()
+    raise DivergedError(
+        f"{what} became infinite or NaN by step {number}; lower the learning rate and start again"
+        + (
+            ", as nothing was saved before"
+            if good is None
+            else f" in the same folder, to go on from the state of step {good}, which is kept"
         )
-    return {"step": number, **report}
-
-
-def _read_history(path: pathlib.Path, step: int) -> list[dict[str, float]]:
-    """Read the reports up to `step` and drop later ones, which will be made again."""
-    if not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    kept = [line for line in lines if line["step"] <= step]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    return kept
-
-
-def _append(path: pathlib.Path, report: dict[str, float]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(report) + "\n")
+    )
 
 
 def _draw(
@@ -142,6 +181,7 @@ def _draw(
     state: TrainState,
     preview: Preview | None,
 ) -> None:
+    """Draw the loss and the preview; all processes compute it, the first one writes."""
     pictures = {}
     if len(history) > 1:
         pictures["curve.png"] = draw_curve(
@@ -150,6 +190,6 @@ def _draw(
     if preview is not None:
         pixels = np.clip(np.asarray(preview(state)) * 255 + 0.5, 0, 255).astype(np.uint8)
         pictures["preview.png"] = PIL.Image.fromarray(pixels)
-    for name, picture in pictures.items():
+    for name, picture in pictures.items() if jax.process_index() == 0 else ():
         with replacing(folder / name) as temporary:
             picture.save(temporary)
