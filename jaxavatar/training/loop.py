@@ -11,7 +11,6 @@ import dataclasses
 import math
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -105,7 +104,7 @@ def train(
         with (
             Reports(folder, first) as reports,
             Trace(folder / "tensorboard", first + 3, config.profile) as trace,
-            tqdm(initial=first, total=config.steps, unit="step", dynamic_ncols=True) as bar,
+            _bar(first, config.steps) as bar,
         ):
             for number in range(first + 1, config.steps + 1):
                 with watch.part("data"):
@@ -132,8 +131,7 @@ def train(
                     _insist(finite, "the state", number, saved)
                 if stop:
                     saved.wait()
-                    print(stopped := PreemptedError(number, folder), file=sys.stderr)
-                    raise stopped
+                    raise PreemptedError(number, folder)
                 due = (
                     save
                     if jax.process_count() > 1
@@ -146,6 +144,12 @@ def train(
                 if report:
                     reports.add_times(watch.lap(number))
     return state
+
+
+def _bar(first: int, total: int) -> tqdm:
+    """Show the progress, of several processes only that of the first one."""
+    hidden = jax.process_index() != 0
+    return tqdm(initial=first, total=total, unit="step", dynamic_ncols=True, disable=hidden)
 
 
 def _fetch(pending: list[Metrics]) -> list[dict[str, float]]:

@@ -6,6 +6,7 @@ together (`jax.distributed`), JAX hears it on any of them and makes all agree on
 
 import pathlib
 import signal
+import sys
 import threading
 import types
 
@@ -18,13 +19,12 @@ class PreemptedError(SystemExit):
 
     def __init__(self, step: int, folder: pathlib.Path):
         super().__init__(128 + signal.SIGTERM)
-        self._said = (
-            f"asked to end: the state of step {step} is saved in {folder}; start again in the same"
-            " way to go on from it"
-        )
-
-    def __str__(self) -> str:
-        return self._said
+        if jax.process_index() == 0:
+            print(
+                f"asked to end: the state of step {step} is saved in {folder}; start again in the"
+                " same way to go on from it",
+                file=sys.stderr,
+            )
 
 
 class Preemption:
