@@ -38,16 +38,18 @@ def main() -> None:
     parser.add_argument("config", help="a module of experiments.configs, e.g. small")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/train"))
     parser.add_argument("--steps", type=int, help="stop after so many steps instead")
+    parser.add_argument("--mesh", default="", metavar="AXIS=N,...", help=sharding.MESH_HELP)
     arguments = parser.parse_args()
     config = importlib.import_module(f"experiments.configs.{arguments.config}").get_config()
     if arguments.steps is not None:
         config = dataclasses.replace(
             config, loop=dataclasses.replace(config.loop, steps=arguments.steps)
         )
-    run(config, arguments.out)
+    mesh = sharding.make_mesh(config=sharding.parse_mesh(arguments.mesh))
+    run(config, arguments.out, mesh)
 
 
-def run(config, out: pathlib.Path) -> dict:
+def run(config, out: pathlib.Path, mesh: jax.sharding.Mesh) -> dict:
     """Train one configuration in the folder `out`; return the held-out report."""
     listener = drive.load_listener()
     clips = make_clips(out / "clips_train.npz", config.train_clips, config.train_voices, listener)
@@ -62,13 +64,16 @@ def run(config, out: pathlib.Path) -> dict:
     optimiser = make_optimiser(config.optimiser)
 
     def batch_of(step: int):
-        return make_batch(config.batch, config.seed, step, clips, cast)
+        batch = make_batch(config.batch, config.seed, step, clips, cast)
+        return sharding.place(batch, sharding.by_clip(mesh))
 
     state = create_state(
         driver, optimiser, jax.random.key(config.seed), people[0], clip_drive(clips[0])
     )
-    mesh = sharding.make_mesh()
-    step = sharding.compile_step(make_train_step(config.step, driver, optimiser), mesh)
+    layout = sharding.by_rules(state, mesh)
+    state = sharding.place(state, layout)
+    made = make_train_step(config.step, driver, optimiser, mesh=mesh)
+    step = sharding.compile_step(made, mesh, layout)
     started = time.monotonic()
     shown = dataclasses.replace(config.batch, rendered=6)
     example = make_batch(shown, config.seed, 0, clips, cast)

@@ -55,16 +55,23 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/reconstructor"))
     parser.add_argument("--photos", type=pathlib.Path, nargs="*", default=[], metavar="PHOTO")
     parser.add_argument("--steps", type=int, help="stop after so many steps instead")
+    parser.add_argument("--mesh", default="", metavar="AXIS=N,...", help=sharding.MESH_HELP)
     arguments = parser.parse_args()
     config = get_config()
     if arguments.steps is not None:
         config = dataclasses.replace(
             config, loop=dataclasses.replace(config.loop, steps=arguments.steps)
         )
-    run(config, arguments.photos, arguments.out)
+    mesh = sharding.make_mesh(config=sharding.parse_mesh(arguments.mesh))
+    run(config, arguments.photos, arguments.out, mesh)
 
 
-def run(config: Config, photos: list[pathlib.Path], out: pathlib.Path) -> dict:
+def run(
+    config: Config,
+    photos: list[pathlib.Path],
+    out: pathlib.Path,
+    mesh: jax.sharding.Mesh,
+) -> dict:
     """Train one configuration in the folder `out`; return the held-out report."""
     train = portraits(config.model, config.train, out / "train")
     held_out = portraits(config.model, config.held_out, out / "held_out")
@@ -73,13 +80,14 @@ def run(config: Config, photos: list[pathlib.Path], out: pathlib.Path) -> dict:
     optimiser = make_optimiser(config.optimiser)
     params = initial_params(config.model, jax.random.key(config.seed), train)
     state = TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
-    step = sharding.compile_step(
-        make_reconstructor_step(config.model, config.loss, optimiser, config.seed),
-        sharding.make_mesh(),
-    )
+    layout = sharding.by_rules(state, mesh)
+    state = sharding.place(state, layout)
+    made = make_reconstructor_step(config.model, config.loss, optimiser, config.seed, mesh)
+    step = sharding.compile_step(made, mesh, layout)
 
     def batch_of(number: int) -> Sample:
-        return make_batch(config, number, train, real)
+        batch = make_batch(config, number, train, real)
+        return sharding.place(batch, sharding.by_clip(mesh))
 
     def preview(state: TrainState) -> np.ndarray:
         return contact_sheet(config.model, state.params, held_out)

@@ -25,7 +25,7 @@ from experiments.teacher_report import draw_sheet, measure
 from jaxavatar import drive
 from jaxavatar.data.clips import make_clips
 from jaxavatar.data.people import random_actor
-from jaxavatar.data.talking_heads import make_talk, stack_avatars
+from jaxavatar.data.talking_heads import Talk, make_talk, stack_avatars
 from jaxavatar.files import replacing
 from jaxavatar.teachers.video_dit import VideoDiTTeacher, load_params, save_params
 from jaxavatar.training import loop, sharding
@@ -39,21 +39,29 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/teacher"))
     parser.add_argument("--start", type=pathlib.Path, help="weights to train further")
     parser.add_argument("--steps", type=int, help="stop after so many steps instead")
+    parser.add_argument("--mesh", default="", metavar="AXIS=N,...", help=sharding.MESH_HELP)
     arguments = parser.parse_args()
     config = get_config(further=arguments.start is not None)
     if arguments.steps is not None:
         config = dataclasses.replace(
             config, loop=dataclasses.replace(config.loop, steps=arguments.steps)
         )
-    run(config, arguments.out, arguments.start)
+    mesh = sharding.make_mesh(config=sharding.parse_mesh(arguments.mesh))
+    run(config, arguments.out, mesh, arguments.start)
 
 
-def run(config: Config, out: pathlib.Path, start: pathlib.Path | None = None) -> dict:
+def run(
+    config: Config,
+    out: pathlib.Path,
+    mesh: jax.sharding.Mesh,
+    start: pathlib.Path | None = None,
+) -> dict:
     """Train one configuration in the folder `out`; return the held-out report.
 
     Args:
         config: everything that the training depends on.
         out: folder of clips, checkpoints, weights and report.
+        mesh: devices to train on.
         start: weights to start from, of the same model; None starts at random.
     """
     listener = drive.load_listener()
@@ -71,17 +79,21 @@ def run(config: Config, out: pathlib.Path, start: pathlib.Path | None = None) ->
     else:
         params, _ = load_params(start)
         state = TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
-    step = sharding.compile_step(
-        make_flow_step(teacher, config.flow, optimiser), sharding.make_mesh()
-    )
+    layout = sharding.by_rules(state, mesh)
+    state = sharding.place(state, layout)
+    step = sharding.compile_step(make_flow_step(teacher, config.flow, optimiser), mesh, layout)
     example = make_talk(config.talk, config.seed + 1, 0, held_out, stack_avatars(strangers))
+
+    def batch_of(number: int) -> Talk:
+        talk = make_talk(config.talk, config.seed, number, clips, cast)
+        return sharding.place(talk, sharding.by_clip(mesh))
 
     started = time.monotonic()
     state = loop.train(
         config.loop,
         step,
         state,
-        lambda number: make_talk(config.talk, config.seed, number, clips, cast),
+        batch_of,
         out,
         lambda state: draw_sheet(teacher, state.params, example),
     )

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -87,22 +88,47 @@ def same_on_devices():
     """Run a Python file where the CPU counts as several devices; it must print "same" at last."""
 
     def run(count, *command):
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-        environment = {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": flags,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        }
-        done = subprocess.run(
-            [sys.executable, *command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.split()[-1] == "same"
+        _end_same([_start(count, *command)])
 
     return run
+
+
+@pytest.fixture(scope="session")
+def same_on_processes():
+    """Run a Python file in several processes of several devices, as `same_on_devices` does.
+
+    Its last arguments are the address of process 0, for `jax.distributed`, and its own number.
+    """
+
+    def run(processes, count, *command):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        _end_same([_start(count, *command, address, str(n)) for n in range(processes)])
+
+    return run
+
+
+def _start(count, *command):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": flags,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, *command], env=environment, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def _end_same(processes):
+    try:
+        said = [process.communicate(timeout=600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (out, error) in zip(processes, said, strict=True):
+        assert process.returncode == 0, error[-3000:]
+        assert out.split()[-1] == "same"

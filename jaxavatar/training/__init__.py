@@ -18,7 +18,16 @@ from jaxavatar.training.sequence import (
     make_sequence_step,
     sequence_terms,
 )
-from jaxavatar.training.sharding import by_clip, compile_step, make_mesh, replicated
+from jaxavatar.training.sharding import (
+    MeshConfig,
+    by_clip,
+    by_rules,
+    compile_step,
+    make_mesh,
+    parse_mesh,
+    place,
+    replicated,
+)
 from jaxavatar.training.state import OptimiserConfig, TrainState, create_state, make_optimiser
 from jaxavatar.training.step import Batch, StepConfig, make_train_step
 from jaxavatar.training.stopping import PreemptedError
@@ -29,6 +38,7 @@ __all__ = [
     "DivergedError",
     "Learned",
     "LoopConfig",
+    "MeshConfig",
     "OptimiserConfig",
     "PreemptedError",
     "Rates",
@@ -39,6 +49,7 @@ __all__ = [
     "TrainState",
     "Watched",
     "by_clip",
+    "by_rules",
     "compile_step",
     "create_state",
     "local_score",
@@ -46,7 +57,9 @@ __all__ = [
     "make_optimiser",
     "make_sequence_step",
     "make_train_step",
+    "parse_mesh",
     "personal_optimiser",
+    "place",
     "replicated",
     "retouched",
     "sequence_terms",

@@ -5,12 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 from pallas_splat import Camera
 
 from jaxavatar import animate, losses
 from jaxavatar.deformer import AvatarCode, Driver, Motion
 from jaxavatar.structs import Avatar
+from jaxavatar.training.sharding import over_frames
 
 Terms = dict[str, Float[Array, ""]]
 
@@ -27,6 +29,7 @@ def show(
     render: tuple[tuple[str, Any], ...] = (),
     rematerialise: bool = False,
     appearance: bool = True,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "R H W 3"], Terms]:
     """Deform and render R frames, one at a time, and say how they are deformed.
 
@@ -46,12 +49,14 @@ def show(
         rematerialise: keep nothing of a frame but its motion and its picture: the backward pass
             deforms and renders it again, just before it differentiates it.
         appearance: False lets no gradient of the pictures reach colours and opacities.
+        mesh: devices that share the frames, in equal parts; None shows all on one.
 
     Returns:
         Pictures in [0, 1], and the means over the frames of `shape_terms`.
     """
 
-    def frame(motion: Motion, camera: Camera) -> tuple[Float[Array, "H W 3"], Terms]:
+    def frame(whole: Any, motion: Motion, camera: Camera) -> tuple[Float[Array, "H W 3"], Terms]:
+        params, avatar, code, background, neighbours, _ = whole
         one = jax.tree.map(lambda leaf: leaf[None], motion)
         deformed = animate.deform_frames(driver, params, avatar, code, one)
         posed = deformed.gaussians
@@ -65,10 +70,16 @@ def show(
         return pictures[0], shape_terms(deformed, avatar, neighbours)
 
     frame = jax.checkpoint(frame) if rematerialise else frame
-    if camera.viewmat.ndim == 3:
-        pictures, terms = jax.lax.map(lambda item: frame(*item), (motion, camera))
-    else:
-        pictures, terms = jax.lax.map(lambda motion: frame(motion, camera), motion)
+    moving = camera.viewmat.ndim == 3
+
+    def show_some(whole: Any, shown: tuple[Motion, Camera | None]) -> Any:
+        def one(item: tuple[Motion, Camera | None]) -> Any:
+            return frame(whole, item[0], whole[-1] if item[1] is None else item[1])
+
+        return jax.lax.map(one, shown)
+
+    whole = params, avatar, code, background, neighbours, None if moving else camera
+    pictures, terms = over_frames(show_some, mesh, whole, (motion, camera if moving else None))
     return pictures, jax.tree.map(jnp.mean, terms)
 
 

@@ -9,11 +9,13 @@ lies behind the hidden part is known.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 import pallas_splat
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from jaxavatar import losses
@@ -28,7 +30,7 @@ from jaxavatar.reconstruction.transformer import (
     TransformerConfig,
     apply_changes,
 )
-from jaxavatar.training.sharding import average_over
+from jaxavatar.training.sharding import over_clips
 from jaxavatar.training.state import TrainState
 
 _HIDING_REACH = 0.08  # metres: hidden points may move as far as unseen ones
@@ -65,7 +67,7 @@ def make_reconstructor_step(
     loss: ReconstructionLoss,
     optimiser: optax.GradientTransformation,
     seed: int = 0,
-    mesh: jax.sharding.Mesh | None = None,
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Sample], tuple[TrainState, dict[str, Float[Array, ""]]]]:
     """Build the step `(state, batch) -> (state, metrics)` for `sharding.compile_step`.
 
@@ -76,9 +78,9 @@ def make_reconstructor_step(
         seed: of everything random in a step.
         mesh: devices to spread the samples over; None computes them all on one.
     """
-    gradient = jax.value_and_grad(functools.partial(batch_loss, config, loss), has_aux=True)
-    if mesh is not None:
-        gradient = average_over(mesh, gradient)
+    gradient = jax.value_and_grad(
+        functools.partial(batch_loss, config, loss, mesh=mesh), has_aux=True
+    )
 
     def step(state: TrainState, batch: Sample):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -107,15 +109,23 @@ def batch_loss(
     params: dict,
     batch: Sample,
     keys: Array,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Return the mean loss of a batch, and its terms unweighted; one key per sample."""
+    """Return the mean loss of a batch, and its terms unweighted; one key per sample.
+
+    The devices of `mesh` share the rendering of the samples.
+    """
     batch = expand(batch)
     hiding, tinting, viewing = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(keys), 1, 0)
     batch = jax.vmap(functools.partial(_tint, loss))(batch, tinting)
     shown, hidden = jax.vmap(functools.partial(_hide, loss))(batch.photo, hiding)
     changes = regress(config, params, batch, shown)
     terms = jax.vmap(_terms)(batch, changes, shown, hidden)
-    terms["view"] = jax.lax.map(lambda item: _view_term(*item), (batch, changes, viewing))
+
+    def views(samples: Any) -> Float[Array, " B"]:
+        return jax.lax.map(lambda sample: _view_term(*sample), samples)
+
+    terms["view"] = over_clips(views, mesh, (batch, changes, viewing))
     terms = jax.tree.map(jnp.mean, terms)
     value = jnp.sum(jnp.stack([getattr(loss, name) * term for name, term in terms.items()]))
     return value, {**terms, "loss": value}

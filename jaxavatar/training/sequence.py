@@ -31,6 +31,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from pallas_splat import Camera
 
@@ -41,7 +42,7 @@ from jaxavatar.teachers.protocol import VideoTeacher
 from jaxavatar.training import learned as learning
 from jaxavatar.training.frames import show
 from jaxavatar.training.learned import Learned, Rates
-from jaxavatar.training.sharding import average_over
+from jaxavatar.training.sharding import sum_over_clips
 from jaxavatar.training.state import TrainState
 from jaxavatar.training.step import (
     Batch,
@@ -132,6 +133,7 @@ def sequence_terms(
     key: jax.Array,
     teacher_params: Any = None,
     progress: Float[Array, ""] | float = 0.0,
+    mesh: Mesh | None = None,
 ) -> Metrics:
     """Return the unweighted losses of one clip (no axis B).
 
@@ -146,6 +148,7 @@ def sequence_terms(
         key: of everything random.
         teacher_params: first argument of `score`.
         progress: of training, [0, 1].
+        mesh: devices that share the rendered frames.
 
     Raises:
         ValueError: the clip cannot be cut into the stretches of the teacher.
@@ -158,11 +161,11 @@ def sequence_terms(
     terms = motion_terms(config.step, driver, learned.driver, clip, code, motion)
     picture_key, score_key = jax.random.split(key)
     terms |= picture_losses(
-        config.step, driver, picture_terms, learned.driver, clip, code, motion, picture_key
+        config.step, driver, picture_terms, learned.driver, clip, code, motion, picture_key, mesh
     )
     if score is None or item.watched is None:
         return terms
-    images, shapes = _watch(config, driver, learned, clip, item.watched, code, motion)
+    images, shapes = _watch(config, driver, learned, clip, item.watched, code, motion, mesh)
 
     def bound(condition: Any) -> FrameGradient:
         return score(teacher_params, condition, jnp.asarray(progress))
@@ -180,6 +183,7 @@ def _watch(
     watched: Watched,
     code: AvatarCode,
     motion: Motion,
+    mesh: Mesh | None,
 ) -> tuple[Float[Array, "T H W 3"], Metrics]:
     """Render all frames as the video teacher sees them."""
     if config.score_moves not in ("motion", "everything"):
@@ -196,6 +200,7 @@ def _watch(
         config.step.render,
         config.step.rematerialise,
         appearance=config.score_moves == "everything",
+        mesh=mesh,
     )
 
 
@@ -235,7 +240,7 @@ def make_sequence_step(
     optimiser: optax.GradientTransformation,
     score: Score | None = None,
     picture_terms: PictureTerms | None = None,
-    mesh: jax.sharding.Mesh | None = None,
+    mesh: Mesh | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Build the step `(state, batch, teacher_params=None) -> (state, metrics)`.
 
@@ -245,7 +250,7 @@ def make_sequence_step(
         optimiser: from `learned.personal_optimiser`.
         score: see `sequence_terms`.
         picture_terms: likewise.
-        mesh: devices to spread the clips over; None computes them all on one.
+        mesh: devices to spread clips and rendered frames over; None computes all on one.
 
     Returns:
         The step, to be compiled by `sharding.compile_step`. `state.params` is a `Learned`,
@@ -258,39 +263,31 @@ def make_sequence_step(
         learned = learning.trainable(learned, config.rates)
         params, progress = teacher
         terms = sequence_terms(
-            config, driver, score, picture_terms, learned, item, key, params, progress
+            config, driver, score, picture_terms, learned, item, key, params, progress, mesh
         )
         return weigh(terms, config.step.loss)
 
     def gradient(
-        given: tuple[Learned, tuple[Any, Array]], batch: Sequence, keys: Array
+        learned: Learned, teacher: tuple[Any, Array], batch: Sequence, keys: Array
     ) -> tuple[Metrics, Learned]:
         """Average over the clips, which come one after the other."""
-        learned, teacher = given
 
-        def one(item: tuple[Sequence, jax.Array]) -> tuple[Metrics, Learned]:
-            found = jax.value_and_grad(loss, has_aux=True)(learned, teacher, *item)
+        def one(item: Sequence, key: jax.Array) -> tuple[Metrics, Learned]:
+            found = jax.value_and_grad(loss, has_aux=True)(learned, teacher, item, key)
             (_, metrics), slopes = found
             return metrics, slopes
 
-        def add(sums: Any, item: tuple[Sequence, jax.Array]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, sums, one(item)), None
-
-        shapes = jax.eval_shape(one, jax.tree.map(lambda leaf: leaf[0], (batch, keys)))
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        sums, _ = jax.lax.scan(add, zeros, (batch, keys))
+        sums = sum_over_clips(one, mesh, batch, keys)
         return jax.tree.map(lambda total: total / len(keys), sums)
-
-    shared = gradient if mesh is None else average_over(mesh, gradient)
 
     def step(
         state: TrainState, batch: Sequence, teacher_params: Any = None
     ) -> tuple[TrainState, Metrics]:
-        slopes: Any
         key = jax.random.fold_in(jax.random.key(config.step.seed), state.step)
         keys = jax.random.split(key, batch.clip.frames.shape[0])
         progress = state.step / config.steps
-        metrics, slopes = shared((state.params, (teacher_params, progress)), batch, keys)
+        slopes: Any
+        metrics, slopes = gradient(state.params, (teacher_params, progress), batch, keys)
         updates, opt_state = optimiser.update(slopes, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["gradient"] = optax.tree.norm(slopes)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jaxlie
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 from pallas_splat import Camera
 
@@ -22,7 +23,7 @@ from jaxavatar.perception.dense import Keypoints, Places
 from jaxavatar.reconstruction.correspond import hand_joints
 from jaxavatar.structs import FPS, Avatar, BodyPose, Drive
 from jaxavatar.training.frames import show
-from jaxavatar.training.sharding import average_over
+from jaxavatar.training.sharding import for_clips
 from jaxavatar.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
@@ -101,11 +102,14 @@ def clip_terms(
     params: animate.Params,
     clip: Batch,
     key: jax.Array,
+    mesh: Mesh | None = None,
 ) -> Metrics:
-    """Return the unweighted losses of one clip (no axis B), and "psnr"."""
+    """Return the unweighted losses of one clip (no axis B), and "psnr"; `mesh` as for `show`."""
     code, motion = hear(driver, params, clip)
     terms = motion_terms(config, driver, params, clip, code, motion)
-    return terms | picture_losses(config, driver, picture_terms, params, clip, code, motion, key)
+    return terms | picture_losses(
+        config, driver, picture_terms, params, clip, code, motion, key, mesh
+    )
 
 
 def hear(driver: Driver, params: animate.Params, clip: Batch) -> tuple[AvatarCode, Motion]:
@@ -175,6 +179,7 @@ def picture_losses(
     code: AvatarCode,
     motion: Motion,
     key: jax.Array,
+    mesh: Mesh | None = None,
 ) -> Metrics:
     """Return the losses of the rendered frames of one clip, and "psnr"; none without pictures."""
     if clip.images is None:
@@ -191,6 +196,7 @@ def picture_losses(
         clip.neighbours,
         config.render,
         config.rematerialise,
+        mesh=mesh,
     )
     terms["image"] = losses.l1(images, clip.images, clip.masks)
     if picture_terms is not None:
@@ -254,10 +260,14 @@ def loss(
     params: animate.Params,
     batch: Batch,
     keys: Array,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Return the mean loss of the clips of a batch and its terms; one key per clip."""
-    clip = functools.partial(clip_terms, config, driver, picture_terms, params)
-    terms = jax.tree.map(jnp.mean, jax.vmap(clip)(batch, keys))
+
+    def one(clip: Batch, key: jax.Array) -> Metrics:
+        return clip_terms(config, driver, picture_terms, params, clip, key, mesh)
+
+    terms = jax.tree.map(jnp.mean, for_clips(one, mesh)(batch, keys))
     return weigh(terms, config.loss)
 
 
@@ -273,7 +283,7 @@ def make_train_step(
     driver: Driver,
     optimiser: optax.GradientTransformation,
     picture_terms: PictureTerms | None = None,
-    mesh: jax.sharding.Mesh | None = None,
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Build the step `(state, batch) -> (state, metrics)`; `sharding.compile_step` jits it.
 
@@ -283,17 +293,15 @@ def make_train_step(
         optimiser: from `state.make_optimiser`.
         picture_terms: further losses on rendered frames, weighted by `config.loss` under their
             names: "perceptual" (a fixed visual encoder), "score" (eq. 8).
-        mesh: devices to spread the clips over; None computes them all on one.
+        mesh: devices to spread clips and rendered frames over; None computes all on one.
 
     Returns:
         The step. Metrics are means over the batch: the unweighted losses, "loss", "psnr" and
         "gradient" (its norm before clipping).
     """
     gradient = jax.value_and_grad(
-        functools.partial(loss, config, driver, picture_terms), has_aux=True
+        functools.partial(loss, config, driver, picture_terms, mesh=mesh), has_aux=True
     )
-    if mesh is not None:
-        gradient = average_over(mesh, gradient)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)

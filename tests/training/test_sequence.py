@@ -230,7 +230,7 @@ def moved(item, start):
     config = SequenceConfig(step=step, rates=rates, score_moves="everything", steps=10)
     mesh, optimiser = make_mesh(jax.devices()[:1]), personal_optimiser(rates)
     made = make_sequence_step(config, DRIVER, optimiser, SCORE, mesh=mesh)
-    compiled = compile_step(made, mesh, others=1)
+    compiled = compile_step(made, mesh, others=[replicated(mesh)])
     other = dataclasses.replace(
         item, clip=dataclasses.replace(item.clip, keypoints=item.clip.keypoints + 1.0)
     )
