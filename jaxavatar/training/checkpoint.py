@@ -101,13 +101,13 @@ class Checkpoints:
             InputError: this or the last save failed, for example because the disk is full.
         """
         step = int(state.step)
-        prints, finite = jax.device_get(fingerprint(state))
+        prints, finite = fingerprint(state)
         if not finite:
             return False
         metrics = dict(metrics or {})
         about = {
             "leaves": _describe(state),
-            "prints": prints.tolist(),
+            "prints": prints,
             "metrics": metrics,
             "notes": notes,
         }
@@ -173,8 +173,8 @@ class Checkpoints:
                 )
             shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
             state = self._item(step, "state", ocp.args.StandardRestore(shapes))
-            prints, _ = jax.device_get(fingerprint(state))
-            if prints.tolist() == about["prints"]:
+            prints, _ = fingerprint(state)
+            if prints == about["prints"]:
                 return state
         return None
 

@@ -21,6 +21,7 @@ import PIL.Image
 from jaxtyping import Float
 from tqdm import tqdm
 
+from jaxavatar.errors import InputError
 from jaxavatar.files import replacing
 from jaxavatar.training.checkpoint import Checkpoints
 from jaxavatar.training.curve import draw_curve
@@ -88,7 +89,8 @@ def train(
     Raises:
         DivergedError: the loss or the state is not finite; the message says from where to go on.
         PreemptedError: the process was asked to end (SIGTERM); the state is saved.
-        InputError: the folder cannot be written, or its checkpoint does not fit `state`.
+        InputError: the folder cannot be written, its checkpoint does not fit `state`, or the
+            metric that tells the best state does not exist.
     """
     folder = pathlib.Path(folder)
     with (
@@ -121,6 +123,7 @@ def train(
                 if report:
                     # Fetching waits for the device, so it is done once per report.
                     means, pending = _mean(pending), []
+                    _check_metric(config.best, means)
                     bad = sorted(name for name, mean in means.items() if not math.isfinite(mean))
                     _insist(not bad, ", ".join(bad), number, saved)
                     reports.add_metrics({"step": number, **means})
@@ -161,6 +164,14 @@ def _mean(pending: list[Metrics]) -> dict[str, float]:
     """Average the metrics of the last steps."""
     fetched = _fetch(pending)
     return {name: float(np.mean([m[name] for m in fetched])) for name in fetched[0]}
+
+
+def _check_metric(name: str | None, means: dict[str, float]) -> None:
+    if name is not None and name not in means:
+        raise InputError(
+            f"there is no metric '{name}' to tell the best state by; choose among"
+            f" {', '.join(sorted(means))}"
+        )
 
 
 def _insist(finite: bool, what: str, number: int, saved: Checkpoints) -> None:

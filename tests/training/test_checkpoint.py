@@ -11,7 +11,7 @@ import pytest
 
 from jaxavatar.errors import InputError
 from jaxavatar.training import Checkpoints, TrainState
-from jaxavatar.training.fingerprint import fingerprint
+from jaxavatar.training.fingerprint import _on_device, fingerprint
 
 
 def state_of(step):
@@ -31,7 +31,8 @@ def steps_in(folder):
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
-def test_fingerprints_are_sums_of_words_times_odd_numbers():
+def test_fingerprints_are_sums_of_scrambled_words():
+    """On the host and on devices they are what plain integers give."""
     rng = np.random.default_rng(0)
     tree = [
         rng.normal(size=(3, 5, 7)).astype(np.float32),
@@ -46,14 +47,16 @@ def test_fingerprints_are_sums_of_words_times_odd_numbers():
         words = words.view({1: np.uint8, 2: np.uint16, 4: np.uint32}[words.itemsize])
         expected = 0
         for place, word in enumerate(words.tolist()):
-            odd = place * 0x9E3779B1 % 2**32
-            odd = (odd ^ (odd >> 15)) * 0x85EBCA77 % 2**32
-            expected += word * ((odd ^ (odd >> 13)) | 1)
-        assert int(got) == expected % 2**32
+            word ^= place * 0x9E3779B1 % 2**32
+            word = (word ^ (word >> 16)) * 0x85EBCA6B % 2**32
+            word = (word ^ (word >> 13)) * 0xC2B2AE35 % 2**32
+            expected += word ^ (word >> 16)
+        assert got == expected % 2**32
+        assert int(_on_device(leaf)[0]) == got
     assert finite
     for bad in (np.inf, np.nan):
         tree[1][4] = bad
-        assert not fingerprint(tree)[1]
+        assert not fingerprint(tree)[1] and not _on_device(tree[1])[1]
 
 
 def test_a_state_is_written_while_its_memory_is_reused(tmp_path):

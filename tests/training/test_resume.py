@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxavatar.errors import InputError
 from jaxavatar.training import DivergedError, PreemptedError
 
 TOY = pathlib.Path(__file__).parents[1] / "helpers" / "toy_training.py"
@@ -116,6 +117,16 @@ def test_a_run_that_is_asked_to_end_saves_first(toy, whole, tmp_path, capsys, mo
     monkeypatch.setattr(toy, "batch_of", batch_of)
     state, _ = toy.run(tmp_path / "parts", 24, **options)
     same_run(tmp_path / "parts", state, (tmp_path / "whole", expected))
+
+
+def test_the_best_state_is_told_by_a_metric_that_exists(toy, tmp_path):
+    with pytest.raises(InputError, match=r"no metric 'los' .* choose among loss"):
+        toy.run(tmp_path, 4, best="los")
+    toy.run(tmp_path, 8, best="loss", keep=1)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    saved = {line["step"]: line["loss"] for line in lines if line["step"] % 2 == 0}
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {min(saved, key=saved.__getitem__), 8}
 
 
 def test_after_nan_the_last_good_state_is_there(toy, tmp_path, monkeypatch):
