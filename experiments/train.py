@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.loop_options import add_loop_options, with_loop_options
 from jaxavatar import animate, drive
+from jaxavatar.cli.common import keep_compiled_code
 from jaxavatar.data.clips import make_clips
 from jaxavatar.data.people import random_person
 from jaxavatar.deformer import Driver, initial_state, weights_file, whole
@@ -37,14 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the driver.")
     parser.add_argument("config", help="a module of experiments.configs, e.g. small")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/train"))
-    parser.add_argument("--steps", type=int, help="stop after so many steps instead")
+    add_loop_options(parser)
     parser.add_argument("--mesh", default="", metavar="AXIS=N,...", help=sharding.MESH_HELP)
     arguments = parser.parse_args()
     config = importlib.import_module(f"experiments.configs.{arguments.config}").get_config()
-    if arguments.steps is not None:
-        config = dataclasses.replace(
-            config, loop=dataclasses.replace(config.loop, steps=arguments.steps)
-        )
+    config = with_loop_options(config, arguments)
+    keep_compiled_code()
     mesh = sharding.make_mesh(config=sharding.parse_mesh(arguments.mesh))
     run(config, arguments.out, mesh)
 

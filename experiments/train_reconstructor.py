@@ -6,7 +6,6 @@ optimised first. A run that was interrupted goes on where it was.
 """
 
 import argparse
-import dataclasses
 import functools
 import json
 import multiprocessing
@@ -22,7 +21,9 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from experiments.configs.reconstructor import Config, get_config
+from experiments.loop_options import add_loop_options, with_loop_options
 from jaxavatar import perception, photo
+from jaxavatar.cli.common import keep_compiled_code
 from jaxavatar.data.portrait_samples import (
     Sample,
     expand,
@@ -54,14 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the transformer on portraits.")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/reconstructor"))
     parser.add_argument("--photos", type=pathlib.Path, nargs="*", default=[], metavar="PHOTO")
-    parser.add_argument("--steps", type=int, help="stop after so many steps instead")
+    add_loop_options(parser)
     parser.add_argument("--mesh", default="", metavar="AXIS=N,...", help=sharding.MESH_HELP)
     arguments = parser.parse_args()
     config = get_config()
-    if arguments.steps is not None:
-        config = dataclasses.replace(
-            config, loop=dataclasses.replace(config.loop, steps=arguments.steps)
-        )
+    config = with_loop_options(config, arguments)
+    keep_compiled_code()
     mesh = sharding.make_mesh(config=sharding.parse_mesh(arguments.mesh))
     run(config, arguments.photos, arguments.out, mesh)
 

@@ -10,7 +10,6 @@ that was interrupted goes on where it was.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import pathlib
@@ -21,8 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from experiments.configs.teacher import Config, get_config
+from experiments.loop_options import add_loop_options, with_loop_options
 from experiments.teacher_report import draw_sheet, measure
 from jaxavatar import drive
+from jaxavatar.cli.common import keep_compiled_code
 from jaxavatar.data.clips import make_clips
 from jaxavatar.data.people import random_actor
 from jaxavatar.data.talking_heads import Talk, make_talk, stack_avatars
@@ -38,14 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the video teacher.")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/teacher"))
     parser.add_argument("--start", type=pathlib.Path, help="weights to train further")
-    parser.add_argument("--steps", type=int, help="stop after so many steps instead")
+    add_loop_options(parser)
     parser.add_argument("--mesh", default="", metavar="AXIS=N,...", help=sharding.MESH_HELP)
     arguments = parser.parse_args()
     config = get_config(further=arguments.start is not None)
-    if arguments.steps is not None:
-        config = dataclasses.replace(
-            config, loop=dataclasses.replace(config.loop, steps=arguments.steps)
-        )
+    config = with_loop_options(config, arguments)
+    keep_compiled_code()
     mesh = sharding.make_mesh(config=sharding.parse_mesh(arguments.mesh))
     run(config, arguments.out, mesh, arguments.start)
 
