@@ -4,9 +4,9 @@
     python -m experiments.train_teacher --out out/teacher2 --start out/teacher/video_dit.npz
 
 Each makes clips of talking faces (synthetic speech, random people, the procedural teacher's
-motion), trains the transformer by flow matching, measures the clips that it draws for held-out
-people and voices, and writes the weights. The second goes on from the weights of the first. A run
-that was interrupted goes on where it was.
+motion), teaches the ears by themselves, trains the transformer by flow matching, measures the clips
+that it draws for held-out people and voices, and writes the weights. The second goes on from the
+weights of the first. A run that was interrupted goes on where it was.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.configs.teacher import Config, get_config
 from experiments.loop_options import add_loop_options, with_loop_options
@@ -30,6 +31,7 @@ from jaxavatar.data.talking_heads import Talk, make_talk, stack_avatars
 from jaxavatar.files import replacing
 from jaxavatar.teachers.video_dit import VideoDiTTeacher, load_params, save_params
 from jaxavatar.training import loop, sharding
+from jaxavatar.training.ears import teach_ears
 from jaxavatar.training.state import TrainState, make_optimiser
 from jaxavatar.training.video_dit import initial_state, make_flow_step
 
@@ -78,6 +80,9 @@ def run(
     else:
         params, _ = load_params(start)
         state = TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
+    state.params["dit"]["ears"], lessons = teach_ears(
+        config.ears, config.model, state.params["dit"]["ears"], clips
+    )
     layout = sharding.by_rules(state, mesh)
     state = sharding.place(state, layout)
     step = sharding.compile_step(make_flow_step(teacher, config.flow, optimiser), mesh, layout)
@@ -99,6 +104,7 @@ def run(
     minutes = (time.monotonic() - started) / 60
     save_params(out / "video_dit.npz", state.params, config.model)
     report = {
+        "ears_loss": [round(float(np.mean(part)), 4) for part in np.array_split(lessons, 10)],
         "steps": int(state.step),
         "minutes_of_this_run": round(minutes, 1),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, jax {jax.__version__}",

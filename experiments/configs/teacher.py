@@ -4,6 +4,7 @@ import dataclasses
 
 from jaxavatar.data.talking_heads import TalkConfig
 from jaxavatar.teachers.video_dit import VideoDiTConfig
+from jaxavatar.training.ears import EarsConfig
 from jaxavatar.training.loop import LoopConfig
 from jaxavatar.training.state import OptimiserConfig
 from jaxavatar.training.video_dit import FlowConfig
@@ -34,6 +35,7 @@ class Config:
     seed: int = 0
     model: VideoDiTConfig = dataclasses.field(default_factory=VideoDiTConfig)
     talk: TalkConfig = dataclasses.field(default_factory=TalkConfig)
+    ears: EarsConfig = dataclasses.field(default_factory=EarsConfig)
     flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
     optimiser: OptimiserConfig = dataclasses.field(
         default_factory=lambda: OptimiserConfig(learning_rate=1.5e-3, steps=1600, weight_decay=0.01)
@@ -56,6 +58,6 @@ def get_config(further: bool = False) -> Config:
         config,
         seed=10,
         flow=dataclasses.replace(config.flow, seed=10),
-        optimiser=OptimiserConfig(learning_rate=1.2e-3, warmup=50, steps=1200, weight_decay=0.01),
-        loop=dataclasses.replace(config.loop, steps=1200),
+        optimiser=OptimiserConfig(learning_rate=1e-3, warmup=30, steps=480, weight_decay=0.01),
+        loop=dataclasses.replace(config.loop, steps=480, save_every=60),
     )

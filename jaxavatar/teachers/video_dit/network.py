@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxavatar.teachers.video_dit.config import VideoDiTConfig
+from jaxavatar.teachers.video_dit.ears import Ears, cast
 
 _NOISE_OCTAVES = 64
 
@@ -127,13 +128,11 @@ class VideoDiT(nn.Module):
         tokens += dense("reference_in")(_patches(reference, config.patch))[:, None]
         place = self.param("place", nn.initializers.normal(0.02), (tokens.shape[2], width))
         order = 0.3 * fourier(jnp.arange(frames, dtype=jnp.float32), width // 2, 100.0)
-        tokens = _cast(tokens + place + order[:, None], dtype)
+        tokens = cast(tokens + place + order[:, None], dtype)
 
-        speech = self._listen(audio, heard, frames)
+        speech, summary = Ears(config, name="ears")(audio, heard, frames)
         level = fourier(1000.0 * tau, _NOISE_OCTAVES, 1e4)
         level = dense("level_out")(nn.silu(dense("level_in")(level)))
-        summary = speech.reshape(*speech.shape[:2], -1)
-        summary = dense("summary_out")(nn.gelu(dense("summary_in")(summary)))
         modulation = level[:, None] + summary
 
         block = nn.remat(Block) if config.remat else Block
@@ -147,31 +146,9 @@ class VideoDiT(nn.Module):
         shift, scale = jnp.split(table[:, :, None], 2, axis=-1)
         tokens = nn.LayerNorm(use_bias=False, use_scale=False, dtype=dtype)(tokens)
         patches = nn.Dense(config.patch**2 * channels, kernel_init=zeros, name="out")(
-            _cast(tokens * (1 + scale) + shift, clip.dtype)
+            cast(tokens * (1 + scale) + shift, clip.dtype)
         )
         return _picture(patches, config.patch, clip.shape)
-
-    def _listen(
-        self, audio: Float[Array, "B T_context d_a"], heard: Float[Array, " B"], frames: int
-    ) -> Float[Array, "B T w d"]:
-        """Return the speech tokens around every frame of the clip."""
-        config = self.config
-        seen = 2 * config.reach + 1
-        states = nn.LayerNorm(dtype=config.dtype, name="audio_norm")(audio)
-        states = nn.gelu(nn.Dense(config.width, dtype=config.dtype, name="audio_in")(states))
-        states = nn.Dense(config.width, dtype=config.dtype, name="audio_out")(states)
-        # Several latents' frames may share a latent: it listens around the first of them.
-        stride = (audio.shape[1] - 2 * config.reach) // frames
-        around = stride * np.arange(frames)[:, None] + np.arange(seen)
-        silence = self.param("silence", nn.initializers.normal(0.02), (seen, config.width))
-        known = heard[:, None, None, None] > 0
-        tokens = jnp.where(known, states[:, around], silence)
-        lag = self.param("lag", nn.initializers.normal(0.02), (seen, config.width))
-        return _cast(tokens + lag, config.dtype)
-
-
-def _cast(tokens: Float[Array, "*N d"], dtype: Any) -> Float[Array, "*N d"]:
-    return tokens if dtype is None else tokens.astype(dtype)
 
 
 def _patches(picture: Float[Array, "*B H W C"], size: int) -> Float[Array, "*B N size2_C"]:
