@@ -31,7 +31,8 @@ class Checkpoints:
     A state is copied from the devices at once and written by another thread, beside its place;
     it is renamed when complete, so an interrupted save leaves the earlier ones as they were. With
     it goes the fingerprint of each leaf, by which `restore` knows a damaged state. Use as a
-    context manager, which waits for pending saves. Processes that train together all call every
+    context manager, which waits for pending saves, and never on a folder where another training
+    is saving: what looks interrupted is removed. Processes that train together all call every
     method, on a folder that all of them see.
 
     Args:
