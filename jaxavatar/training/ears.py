@@ -7,6 +7,7 @@ the ears' summary must let a linear map say it. The map is thrown away afterward
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -85,7 +86,8 @@ def ears_loss(
         spread: standard deviation of every unit; those that never move are left out.
     """
     count, frames, _ = batch.units.shape
-    _, summary = Ears(model).apply({"params": params["ears"]}, batch.audio, jnp.ones(count), frames)  # pyright: ignore[reportGeneralTypeIssues]
+    heard: Any = Ears(model).apply({"params": params["ears"]}, batch.audio, jnp.ones(count), frames)
+    summary = heard[1]
     guess = jax.nn.silu(summary) @ params["map"] + params["bias"]
     moving = spread > 1e-3
     error = (guess - batch.units) / jnp.where(moving, spread, 1.0)

@@ -1,5 +1,7 @@
 """Ears taught by themselves: the loss against numpy, its gradient, and that they learn to hear."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +44,11 @@ def ears():
     ]
 
 
+def summary_of(ears, audio, frames):
+    heard: Any = Ears(MODEL).apply({"params": ears}, audio, jnp.ones(len(audio)), frames)
+    return np.asarray(heard[1])
+
+
 def test_batches_are_a_function_of_the_step():
     clips = [clip(0), clip(1)]
     config = EarsConfig(stretches=3, frames=10)
@@ -71,8 +78,7 @@ def test_loss_and_gradient_in_float64(ears):
             )
             return ears_loss(MODEL, way, batch, jnp.asarray(spread))
 
-        _, summary = Ears(MODEL).apply({"params": params["ears"]}, batch.audio, jnp.ones(2), 4)  # pyright: ignore[reportGeneralTypeIssues]
-        summary = np.asarray(summary)
+        summary = summary_of(params["ears"], batch.audio, 4)
         said = summary / (1 + np.exp(-summary)) @ np.asarray(params["map"]) + np.asarray(
             params["bias"]
         )
@@ -93,8 +99,8 @@ def test_they_learn_to_hear(ears):
     audio = jnp.pad(jnp.asarray(fresh.audio), ((1, 1), (0, 0)))[None]
     explained = []
     for params in (ears, taught):
-        _, summary = Ears(MODEL).apply({"params": params}, audio, jnp.ones(1), len(fresh))  # pyright: ignore[reportGeneralTypeIssues]
-        seen = np.c_[jax.nn.silu(summary[0]), np.ones(len(fresh))]
+        summary = summary_of(params, audio, len(fresh))[0]
+        seen = np.c_[summary / (1 + np.exp(-summary)), np.ones(len(fresh))]
         jaw = np.asarray(fresh.motion.expression)[:, JAW]
         half = len(fresh) // 2
         weights = np.linalg.lstsq(seen[:half], jaw[:half], rcond=1e-3)[0]
