@@ -76,9 +76,10 @@ class Reports:
 class Stopwatch:
     """Where the time of training goes, in seconds per step.
 
-    The device works while the host makes the next batch, so "data" is what a step waits for its
-    batch at most. What "data", "save" and "draw" leave of "seconds" is spent in the step itself.
-    The first step of a run, which is compiled, is told apart as "first".
+    The device works while the host makes the next batch: "data" is the host's time for it, and,
+    where batches are made with the device's help, the wait for the step before as well. What
+    "data", "save" and "draw" leave of "seconds" is spent in the step itself. The first step of a
+    run, which is compiled, is told apart as "first".
     """
 
     def __init__(self) -> None:
