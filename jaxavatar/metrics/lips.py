@@ -54,9 +54,7 @@ def score(
         opening falls below 15 % of the clip's largest opening in vowels. `silence_opening`: the
         largest opening in silence, 0.2 s away from speech, over the clips' median vowel maximum.
     """
-    by_shift = {
-        k: _correlation(*_shifted(predicted, true, k)) for k in range(-_SEARCH, _SEARCH + 1)
-    }
+    correlation, offset = follow(predicted, true)
     peaks = [_vowel_peak(p, spoken) for p, spoken in zip(predicted, phones, strict=True)]
     closed = [
         minimum < CLOSED * peak
@@ -68,11 +66,30 @@ def score(
     ]
     quiet = np.concatenate(silence)
     return LipScores(
-        correlation=by_shift[0],
-        offset_frames=max(by_shift, key=by_shift.__getitem__),
+        correlation=correlation,
+        offset_frames=offset,
         bilabials_closed=float(np.mean(closed)) if closed else float("nan"),
         silence_opening=float(quiet.max() / np.median(peaks)) if len(quiet) else float("nan"),
     )
+
+
+def follow(
+    predicted: list[Float[np.ndarray, " T"]], true: list[Float[np.ndarray, " T"]]
+) -> tuple[float, int]:
+    """Say how well openings follow the true ones, and how late.
+
+    Args:
+        predicted: one array per clip; frames that are NaN here or in `true` do not count.
+        true: of the same lengths, each more than five frames.
+
+    Returns:
+        Pearson's correlation over all frames of all clips (0 where one does not move), and the
+        shift of the prediction (positive: late) with the highest one, within 5 frames.
+    """
+    by_shift = {
+        k: _correlation(*_shifted(predicted, true, k)) for k in range(-_SEARCH, _SEARCH + 1)
+    }
+    return by_shift[0], max(by_shift, key=by_shift.__getitem__)
 
 
 def _shifted(
@@ -89,7 +106,9 @@ def _shifted(
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    if a.std() == 0 or b.std() == 0:
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = a[known], b[known]
+    if len(a) < 2 or a.std() == 0 or b.std() == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
 
