@@ -66,7 +66,9 @@ def test_training_reduces_the_loss(setup):
 
 def test_loss_is_the_weighted_sum(setup):
     batch, fresh, step = setup
-    _, metrics = step(fresh(), batch)
+    start = fresh()
+    _, metrics = step(start, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(start))  # its memory is used again
     weights = dataclasses.asdict(LossConfig())
     expected = sum(weights[name] * float(metrics[name]) for name in metrics if name in weights)
     assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-5)
@@ -124,6 +126,7 @@ def test_an_interrupted_run_resumes_bitwise(setup, tmp_path):
         train(config, step, fresh(), interrupted, tmp_path / "parts")
     resumed = train(config, step, fresh(), batch_of, tmp_path / "parts")
     assert_same(whole, resumed)
+    assert step._cache_size() == 1  # neither another batch nor a restored state compiles it anew
     reports = [
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("whole", "parts")
