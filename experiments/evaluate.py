@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--identity", type=pathlib.Path, metavar="FOLDER", help="`model` of @vladmandic/face-api"
     )
+    parser.add_argument("--syncnet", type=pathlib.Path, metavar="FILE", help="syncnet_v2.model")
     parser.add_argument(
         "--scorer", metavar="CMD", help="program for IQA and ASE, see jaxavatar/metrics/external.py"
     )
@@ -73,7 +74,9 @@ def evaluate(arguments: argparse.Namespace) -> list[Row]:
     if arguments.side < 64:
         raise InputError(f"--side {arguments.side} is too small; give at least 64 pixels")
     pairs = pair_videos(arguments.predicted, arguments.true)
-    able: Judges = judges(arguments.lpips, arguments.identity, arguments.reference)
+    able: Judges = judges(
+        arguments.lpips, arguments.identity, arguments.reference, arguments.syncnet
+    )
     videos: list[Watched] = []
     for name, ours, theirs in pairs:
         print(f"{name} ...", file=sys.stderr, flush=True)

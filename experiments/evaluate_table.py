@@ -105,8 +105,7 @@ def _motion(videos: Sequence[Watched]) -> list[Row]:
     ]
     trembling = [_mean([jitter(v.tracks[k].face) for v in videos]) for k in (0, 1)]
     return [
-        Row("SyncC", "up", None, note="weights absent: no SyncNet here"),
-        Row("SyncD", "down", None, note="weights absent: no SyncNet here"),
+        *_sync(videos),
         both("HKC", "up", "hkc", "MediaPipe, one confidence per hand"),
         both("HKV (of confidence)", "true", "hkv_confidence"),
         both("HKV (of position)", "true", "hkv_position", "shoulder widths"),
@@ -130,6 +129,18 @@ def _motion(videos: Sequence[Watched]) -> list[Row]:
             note="% of the eyes' distance per frame²",
         ),
     ]
+
+
+def _sync(videos: Sequence[Watched]) -> list[Row]:
+    rows = []
+    for name, better, of in (("SyncC", "up", "confidence"), ("SyncD", "down", "distance")):
+        pairs = [video.sync for video in videos if video.sync is not None]
+        ours, theirs = (
+            _mean([getattr(pair[k], of) for pair in pairs if pair[k] is not None]) for k in (0, 1)
+        )
+        note = "weights absent: --syncnet FILE, syncnet_v2.model of SyncNet's release"
+        rows.append(Row(name, better, ours, theirs, "faces by MediaPipe" if pairs else note))
+    return rows
 
 
 def _external(scored: Mapping[str, Sequence[float]]) -> list[Row]:

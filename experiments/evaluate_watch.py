@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 from PIL import Image
 
+from experiments.evaluate_sync import sync_of
 from jaxavatar import photo
 from jaxavatar.errors import InputError
 from jaxavatar.losses.image import psnr, ssim
@@ -28,9 +29,10 @@ from jaxavatar.metrics.mouth_video import (
     silence_activity,
     silent_frames,
 )
+from jaxavatar.metrics.sync import SyncScores
 from jaxavatar.metrics.tracks import Sighting, Track, join, sight
 from jaxavatar.metrics.video_frames import read_frames, video_size
-from jaxavatar.perception import efficientnet, face, face_identity, vgg
+from jaxavatar.perception import efficientnet, face, face_identity, syncnet, vgg
 from jaxavatar.perception.crops import cut
 from jaxavatar.speech import sound
 
@@ -50,6 +52,7 @@ class Judges:
     lpips: vgg.Params | None
     embed: Callable[[np.ndarray], Array] | None
     reference: Float[np.ndarray, " 128"] | None
+    syncnet: syncnet.Params | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Watched:
         face_distance: of each frame's face from the reference's, NaN where none shows, or None.
         tracks: face and hands.
         features: of EfficientNet-Lite0.
+        sync: of each video that can be scored, or None without weights.
         silent: which frames are silence, or None without sound.
         shown: some frames of each, side by side.
     """
@@ -79,6 +83,7 @@ class Watched:
     face_distance: Float[np.ndarray, " T"] | None
     tracks: tuple[Track, Track]
     features: tuple[Moments, Moments]
+    sync: tuple[SyncScores | None, SyncScores | None] | None
     silent: Bool[np.ndarray, " T"] | None
     shown: list[Frame]
 
@@ -97,6 +102,8 @@ class Watched:
             "ssim": self.ssim.mean(),
             "lpips": None if self.lpips is None else self.lpips.mean(),
             "face_distance": None if self.face_distance is None else mean(self.face_distance),
+            "sync_confidence": _synced(self.sync, "confidence"),
+            "sync_distance": _synced(self.sync, "distance"),
             "faces_found": [np.isfinite(o).mean() for o in openings],
             "jitter": [jitter(track.face) for track in self.tracks],
             "hkc": [h.hkc for h in hands],
@@ -118,6 +125,12 @@ def mean(values: Float[np.ndarray, " T"]) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
+def _synced(sync: tuple[SyncScores | None, ...] | None, of: str) -> list[float | None] | None:
+    if sync is None:
+        return None
+    return [None if scores is None else getattr(scores, of) for scores in sync]
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(part) for part in value]
@@ -130,6 +143,7 @@ def judges(
     lpips_file: str | os.PathLike[str] | None,
     identity_folder: str | os.PathLike[str] | None,
     reference: str | os.PathLike[str] | None,
+    syncnet_file: str | os.PathLike[str] | None,
 ) -> Judges:
     """Load the networks.
 
@@ -151,6 +165,7 @@ def judges(
         lpips=None if lpips_file is None else vgg.load_lpips(lpips_file),
         embed=embed,
         reference=known,
+        syncnet=None if syncnet_file is None else syncnet.load(syncnet_file),
     )
 
 
@@ -194,6 +209,13 @@ def watch(name: str, ours: pathlib.Path, theirs: pathlib.Path, side: int, able: 
         )
     assert features[0] is not None and features[1] is not None
     columns = np.array(pixels).T
+    tracks = (join(sightings[0]), join(sightings[1]))
+    sync = None
+    if able.syncnet is not None:
+        sync = (
+            sync_of(ours, size, tracks[0], able.syncnet),
+            sync_of(theirs, size, tracks[1], able.syncnet),
+        )
     return Watched(
         name=name,
         size=size,
@@ -202,8 +224,9 @@ def watch(name: str, ours: pathlib.Path, theirs: pathlib.Path, side: int, able: 
         ssim=columns[1],
         lpips=columns[2] if able.lpips is not None else None,
         face_distance=np.array(distances) if able.embed is not None else None,
-        tracks=(join(sightings[0]), join(sightings[1])),
+        tracks=tracks,
         features=(features[0], features[1]),
+        sync=sync,
         silent=_silence(theirs, len(pixels)),
         shown=shown,
     )

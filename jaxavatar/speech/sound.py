@@ -40,6 +40,11 @@ def load(path: str | os.PathLike[str]) -> Float[np.ndarray, " S"]:
     Raises:
         InputError: the file is missing, holds no readable sound, or is empty, too short or silent.
     """
+    return level(load_as_is(path))
+
+
+def load_as_is(path: str | os.PathLike[str]) -> Float[np.ndarray, " S"]:
+    """Read a sound file as 16 kHz mono at its own level; otherwise as `load`."""
     file = pathlib.Path(path)
     if not file.is_file():
         raise InputError(f"no sound file at {file}; check the path")
@@ -48,7 +53,7 @@ def load(path: str | os.PathLike[str]) -> Float[np.ndarray, " S"]:
     samples = _decode(file)
     if samples.size == 0:
         raise InputError(f"{file} is empty: it holds no samples; give a file with speech in it")
-    return level(_checked(samples, str(file)))
+    return _checked(samples, str(file))
 
 
 def level(samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:

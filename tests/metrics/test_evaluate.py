@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import skimage.metrics
 
-from experiments import evaluate, evaluate_watch
+from experiments import evaluate, evaluate_sync, evaluate_watch
 from jaxavatar.errors import InputError
 from jaxavatar.metrics.tracks import Sighting
 from jaxavatar.metrics.video_frames import pair_videos, read_frames, video_size
@@ -123,6 +123,29 @@ def test_the_command_scores_a_folder(folders, light, monkeypatch, tmp_path, caps
     (video,) = report["videos"]
     assert video["frames"] == [25, 25] and video["size"] == [64, 96]
     assert out.with_suffix(".png").stat().st_size > 1000
+
+
+def test_syncnet_goes_over_both_videos(folders, light, monkeypatch, tmp_path):
+    """Both towers are replaced by one number per window: the window's place."""
+    calls = {"lips": [], "sound": []}
+
+    def count(name, shape):
+        def embed(_, given):
+            assert given.shape == shape
+            calls[name].append(given)
+            return np.full((1, 1), float(len(calls[name])))
+
+        return embed
+
+    monkeypatch.setattr(evaluate_watch.syncnet, "load", lambda _: {})
+    monkeypatch.setattr(evaluate_sync, "_lips", count("lips", (1, 5, 224, 224, 3)))
+    monkeypatch.setattr(evaluate_sync, "_sound", count("sound", (1, 13, 20)))
+    out = tmp_path / "scores.json"
+    run(monkeypatch, folders / "pred", folders / "true", "--syncnet", "some", "--out", out)
+    rows = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
+    assert len(calls["lips"]) == len(calls["sound"]) == 40  # twice 25 frames less 5
+    assert rows["SyncD"]["value"] == pytest.approx(0, abs=1e-5)
+    assert rows["SyncC"]["value"] > 1
 
 
 def test_mistakes_are_one_line(folders, light, monkeypatch, tmp_path, capsys):
