@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.launch.processes import add_distributed_option, join_processes
 from experiments.loop_options import add_loop_options, with_loop_options
 from jaxavatar import animate, drive
 from jaxavatar.cli.common import keep_compiled_code
@@ -41,7 +42,9 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/train"))
     add_loop_options(parser)
     parser.add_argument("--mesh", default="", metavar="AXIS=N,...", help=sharding.MESH_HELP)
+    add_distributed_option(parser)
     arguments = parser.parse_args()
+    join_processes(arguments)
     config = importlib.import_module(f"experiments.configs.{arguments.config}").get_config()
     config = with_loop_options(config, arguments)
     keep_compiled_code()

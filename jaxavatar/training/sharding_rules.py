@@ -114,7 +114,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"avatar/(means|scales|opacities|colors)", _WHOLE),
     # Convolutions of Wan's autoencoder (54 and 73 million parameters) and of the small teacher's:
     # a copy on every device spares the gathering.
-    (r"(encoder|decoder)/.*", _WHOLE),
+    (r"((auto)?encoder|decoder)/.*", _WHOLE),
     (r"null_text", _WHOLE),
 )
 
