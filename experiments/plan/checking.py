@@ -40,7 +40,7 @@ def take(case: Case, plan: Plan, compiled: Any, mesh: Mesh, chip: Chip) -> dict[
         for shard in leaf.addressable_shards
         if shard.device == mesh.devices.flat[0]
     )
-    planned = sum(plan.memory[k] for k in ("parameters", "optimiser", "batch", "layout"))
+    planned = sum(plan.memory[k] for k in ("parameters", "optimiser", "batch", "other"))
     return {
         "arguments": {"predicted": planned, "measured": held},
         "temporaries": {

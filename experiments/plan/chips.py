@@ -46,7 +46,7 @@ _DOCS = "https://docs.cloud.google.com/tpu/docs/"
 # documented bidirectional bandwidth of a chip over its number of links.
 TPUS = {
     "v5e": Chip(197e12, 16e9, 819e9, 400e9 / 4, _DOCS + "v5e"),
-    "v5p": Chip(459e12, 95e9, 2765e9, 1200e9 / 6, _DOCS + "v5p"),
+    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 1200e9 / 6, _DOCS + "v5p"),
     "v6e": Chip(918e12, 32e9, 1600e9, 800e9 / 4, _DOCS + "v6e"),
 }
 

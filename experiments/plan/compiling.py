@@ -93,8 +93,8 @@ def plan_step(step: Any, mesh: Mesh, state: Any, batch: Any) -> tuple[Plan, Any]
         "optimiser": _held(state.opt_state, layout.opt_state),
         "batch": _held(batch, jax.tree.map(lambda _: sharding.by_clip(mesh), batch)),
     }
-    # Padded layouts, the step's number, and whatever the compiler leaves out of the above.
-    memory["layout"] = analysis.argument_size_in_bytes - sum(memory.values())
+    # The number of the step and padding, less the arguments that the step does not read.
+    memory["other"] = analysis.argument_size_in_bytes - sum(memory.values())
     memory |= {
         "temporaries": analysis.temp_size_in_bytes,
         "outputs": max(0, analysis.output_size_in_bytes - analysis.alias_size_in_bytes),

@@ -134,8 +134,8 @@ def check_toy():
     assert plan.chips == 8 and plan.clips == 32
     assert plan.memory["parameters"] == plan.memory["optimiser"] == 16 * 8 * 4
     assert plan.memory["batch"] == 4 * (16 + 8) * 4
-    # Of the rest of the arguments only the step's number is left.
-    assert plan.memory["layout"] == 4
+    # Of the rest of the arguments only the number of the step is left.
+    assert plan.memory["other"] == 4
     # Forward, and the gradient of w; x needs none.
     assert plan.products == 2 * (2 * 4 * 16 * 8)
     sums = [one for one in plan.collectives if one.kind == "all-reduce"]
