@@ -21,7 +21,8 @@ def draw_sheet(
 ) -> None:
     """Write a row of pairs (true, predicted) per video, six at most, and a bar per value.
 
-    A bar's full length is the larger of the row's two values, the true one grey.
+    A bar's full length is the larger of the row's two values, the true one grey; without a true
+    value, of the value and 1.
 
     Raises:
         InputError: the file cannot be written.
@@ -51,7 +52,7 @@ def _bars(rows: Sequence[Row]) -> UInt8[np.ndarray, "H W 3"]:
         assert row.value is not None
         top = _GAP + number * _LINE
         draw.text((_GAP, top), row.name, INK, font)
-        full = max(abs(row.value), abs(row.true or 0.0)) or 1.0
+        full = max(abs(row.value), 1.0 if row.true is None else abs(row.true)) or 1.0
         for value, colour, low in ((row.value, _OURS, 1), (row.true, _TRUE, 9)):
             if value is not None:
                 right = _LABEL + round(_BAR * abs(value) / full)

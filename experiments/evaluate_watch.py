@@ -37,6 +37,7 @@ from jaxavatar.perception.crops import cut
 from jaxavatar.speech import sound
 
 SHORTEST = 12  # frames
+_BODY = 5  # frames from one search for the body to the next
 _SIDE = 224  # of EfficientNet's pictures
 _SHOWN = (0.1, 0.5, 0.9)  # of a video
 _PROPORTIONS = 0.02
@@ -192,7 +193,8 @@ def watch(name: str, ours: pathlib.Path, theirs: pathlib.Path, side: int, able: 
             continue
         pixels.append(_pixels(a, b, able))
         for k, frame in enumerate((a, b)):
-            sightings[k].append(sight(frame))
+            known = sightings[k][-1].body if (len(pixels) - 1) % _BODY else None
+            sightings[k].append(sight(frame, known))
             seen = moments(_encode(able.encoder, _small(frame))[None])
             before = features[k]
             features[k] = seen if before is None else before + seen

@@ -71,7 +71,7 @@ def light(monkeypatch):
     rng = np.random.default_rng(0)
     points = rng.normal(size=(478, 3))
 
-    def sight(frame):
+    def sight(frame, _=None):
         face = points.copy()
         face[14] = face[13] + [0, frame.mean(), 0]
         return Sighting(face, np.full((2, 21, 2), np.nan), np.full(2, np.nan), 1.0)
