@@ -138,6 +138,7 @@ def test_syncnet_goes_over_both_videos(folders, light, monkeypatch, tmp_path):
         return embed
 
     monkeypatch.setattr(evaluate_watch.syncnet, "load", lambda _: {})
+    monkeypatch.setattr(evaluate_watch, "_plainly", lambda images: (20.0, 0.5))
     monkeypatch.setattr(evaluate_sync, "_lips", count("lips", (1, 5, 224, 224, 3)))
     monkeypatch.setattr(evaluate_sync, "_sound", count("sound", (1, 13, 20)))
     out = tmp_path / "scores.json"
