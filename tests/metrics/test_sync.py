@@ -109,7 +109,6 @@ def test_scores_find_the_shift(early):
     means = []
     for shift in range(-15, 16):
         others = [sound[i + shift] if 0 <= i + shift < 60 else np.zeros(8) for i in range(60)]
-        apart = np.array([np.linalg.norm(a - b) for a, b in zip(lips, others, strict=True)])
         gaps = np.array([a - b for a, b in zip(lips, others, strict=True)])
         means.append(np.linalg.norm(gaps, axis=1).mean())
     assert found.distance == pytest.approx(min(means), abs=1e-4)
