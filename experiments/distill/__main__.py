@@ -1,7 +1,8 @@
 """Measure what the video teacher can teach: `python -m experiments.distill`.
 
-The part "mouth": a wrong mouth learns from eq. 8 alone. Writes `distill.json`. A part that was
-interrupted goes on where it was.
+The part "mouth": a wrong mouth learns from eq. 8 alone. The part "gradients": every loss and the
+whole step against differences in float64. Writes `distill.json`. A part that was interrupted goes
+on where it was.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import time
 
 import jax
 
-from experiments.distill import mouth
+from experiments.distill import gradients, mouth
 from jaxavatar import drive
 from jaxavatar.data.clips import make_clips
 from jaxavatar.files import replacing
@@ -58,6 +59,11 @@ def _mouth(arguments: argparse.Namespace) -> dict:
     return mouth.run(mouth.MouthConfig(), _tutor(arguments), *_speeches(arguments.out), folder)
 
 
+def _gradients(arguments: argparse.Namespace) -> dict:
+    _, held_out = _speeches(arguments.out)
+    return {"relative_errors": gradients.run(gradients.GradientsConfig(), held_out[0])}
+
+
 def _tutor(arguments: argparse.Namespace) -> Tutor:
     params, config = load_params(arguments.weights)
     return Tutor(VideoDiTTeacher(config), params, config.side, config.frames)
@@ -79,7 +85,7 @@ def _digest(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
-PARTS = {"mouth": _mouth}
+PARTS = {"mouth": _mouth, "gradients": _gradients}
 
 
 if __name__ == "__main__":
