@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from jaxavatar import losses
 from jaxavatar.data.people import random_actor
 from jaxavatar.deformer import Driver, load_params
-from jaxavatar.losses import LossConfig
+from jaxavatar.losses import LossConfig, canonical
 from jaxavatar.losses import score as scoring
 from jaxavatar.structs import FPS
 from jaxavatar.teachers.protocol import Told
@@ -31,7 +31,7 @@ from jaxavatar.teachers.video_dit import AutoencoderConfig, VideoDiTConfig, Vide
 from jaxavatar.training.learned import Learned, Rates, untouched
 from jaxavatar.training.sequence import Sequence, SequenceConfig, sequence_terms
 from jaxavatar.training.step import StepConfig, weigh
-from jaxavatar.training.watching import FRONT, Spoken, Tutor, make_student, watch
+from jaxavatar.training.watching import FRONT, Spoken, Student, Tutor, make_student, watch
 
 _STEP_LOSS = LossConfig(
     image=1.0,
@@ -76,12 +76,13 @@ def run(config: GradientsConfig, speech: Spoken) -> dict:
         config: what.
         speech: that the driver of the whole step hears.
     """
+    scene = _scene(config, speech)
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         cases = {**_terms(rng), "score": _score(rng)}
         errors = {name: relative_error(config, *case) for name, case in cases.items()}
         wider = dataclasses.replace(config, step=config.whole_step)
-        errors["whole step"] = relative_error(wider, *_step(config, speech))
+        errors["whole step"] = relative_error(wider, *_step(*scene))
         return errors
 
 
@@ -107,14 +108,14 @@ def relative_error(config: GradientsConfig, function: Callable[[Any], Array], po
 
 def _terms(rng: np.random.Generator) -> dict[str, tuple[Callable[[Any], Array], Any]]:
     """Return each loss as a function of one array, and a point."""
-    pictures, others = rng.random((2, 2, 16, 16, 3))
-    track, aim = np.cumsum(rng.standard_normal((2, 12, 5, 2)), axis=1)
-    confidence = rng.random((12, 5))
-    hand = np.arange(5) < 2
+    pictures, others = jnp.asarray(rng.random((2, 2, 16, 16, 3)))
+    track, aim = jnp.asarray(rng.standard_normal((2, 12, 5, 2)).cumsum(axis=1))
+    confidence = jnp.asarray(rng.random((12, 5)))
+    hand = jnp.arange(5) < 2
     points = rng.standard_normal((30, 3))
-    graph = losses.neighbour_graph(points, 4)
-    turns = np.linalg.qr(rng.standard_normal((30, 3, 3)))[0]
-    groups = {name: np.arange(k, 30, 4) for k, name in enumerate(losses.canonical.CLOSE_WEIGHTS)}
+    graph = jnp.asarray(losses.neighbour_graph(points, 4))
+    turns = jnp.linalg.qr(jnp.asarray(rng.standard_normal((30, 3, 3))))[0]
+    groups = {name: np.arange(k, 30, 4) for k, name in enumerate(canonical.CLOSE_WEIGHTS)}
     keypoint = functools.partial(
         losses.keypoint_distance, targets=aim, weights=confidence, hand=hand, hand_weight=2.0
     )
@@ -123,7 +124,7 @@ def _terms(rng: np.random.Generator) -> dict[str, tuple[Callable[[Any], Array], 
         "ssim": (lambda x: 1 - losses.ssim(x, others).mean(), pictures),
         "keypoint, Charbonnier": (keypoint, track),
         "keypoint, Geman-McClure": (functools.partial(keypoint, penalty="geman-mcclure"), track),
-        "arap": (lambda x: losses.arap(points, x, turns, graph), 1.1 * points + 0.1),
+        "arap": (lambda x: losses.arap(jnp.asarray(points), x, turns, graph), 1.1 * points + 0.1),
         "as spherical as possible": (
             lambda x: losses.as_spherical(jnp.exp(x), groups),
             2 * rng.standard_normal((30, 3)),
@@ -178,16 +179,11 @@ def _score(rng: np.random.Generator) -> tuple[Callable[[Any], Array], Any]:
     return surrogate, frames
 
 
-def _step(config: GradientsConfig, speech: Spoken) -> tuple[Callable[[Learned], Array], Learned]:
-    """Return the objective of a step through time with every term, and what it trains.
-
-    Eq. 8's teacher is replaced by one whose gradient is that of its value: it wants grey frames.
-    """
+def _scene(config: GradientsConfig, speech: Spoken) -> tuple[Student, Sequence]:
+    """Return a person and a clip of every kind of lesson."""
     rng = np.random.default_rng(2)
     params, driver_config = load_params()
-    driver = Driver(driver_config)
-    avatar = random_actor(0, config.gaussians)
-    student = make_student(driver, params, avatar)
+    student = make_student(Driver(driver_config), params, random_actor(0, config.gaussians))
     tutor = Tutor(None, None, config.side, config.frames // 2)
     item = watch(student, tutor, speech, 0, config.frames, FRONT)
     seen = config.side * rng.random((config.frames, len(item.clip.keypoint_index), 2))
@@ -200,7 +196,15 @@ def _step(config: GradientsConfig, speech: Spoken) -> tuple[Callable[[Learned], 
         images=jnp.asarray(rng.random((*shown, 3))),
         masks=jnp.ones(shown),
     )
-    item = _double(Sequence(clip, item.watched))
+    return student, Sequence(clip, item.watched)
+
+
+def _step(student: Student, item: Sequence) -> tuple[Callable[[Learned], Array], Learned]:
+    """Return the objective of a step through time with every term, and what it trains.
+
+    Eq. 8's teacher is replaced by one whose gradient is that of its value: it wants grey frames.
+    """
+    item = _double(item)
     sequence = SequenceConfig(
         step=StepConfig(loss=_STEP_LOSS, render=(("backend", "reference"),)),
         rates=Rates(driver=1.0, means=1.0, scales=1.0, opacities=1.0, colors=1.0),
@@ -217,12 +221,13 @@ def _step(config: GradientsConfig, speech: Spoken) -> tuple[Callable[[Learned], 
         return gradient
 
     def objective(learned: Learned) -> Array:
-        terms = sequence_terms(sequence, driver, grey, None, learned, item, jax.random.key(0))
+        key = jax.random.key(0)
+        terms = sequence_terms(sequence, student.driver, grey, None, learned, item, key)
         return weigh(terms, _STEP_LOSS)[0]
 
-    start = _double(untouched(params, avatar))
-    noise = lambda leaf: leaf + 1e-3 * rng.standard_normal(leaf.shape)  # noqa: E731
-    return objective, jax.tree.map(noise, start)
+    start = _double(untouched(student.params, student.avatar))
+    rng = np.random.default_rng(3)
+    return objective, jax.tree.map(lambda x: x + 1e-3 * rng.standard_normal(x.shape), start)
 
 
 def _double(tree: Any) -> Any:
