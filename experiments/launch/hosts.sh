@@ -14,7 +14,20 @@ read -ra hosts <<<"$HOSTS"
 coordinator="${hosts[0]}:${PORT:-8476}"
 here=$(pwd)
 children=()
-trap 'kill "${children[@]}" 2>/dev/null || true' EXIT
+
+# JAX takes SIGTERM for a notice: processes save at their next step, and those that are not there
+# yet would not end at all.
+finish() {
+    kill "${children[@]}" 2>/dev/null || true
+    for ((second = 0; second < ${GRACE:-60}; second++)); do
+        kill -0 "${children[@]}" 2>/dev/null || return 0
+        sleep 1
+    done
+    kill -9 "${children[@]}" 2>/dev/null || true
+}
+trap finish EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
 
 for number in "${!hosts[@]}"; do
     host=${hosts[number]}
