@@ -2,7 +2,9 @@
 
 Of a function f and a random direction d, reverse-mode differentiation gives the slope of
 f(x + h d) at h = 0; central differences of fourth order give it too. Reported is the largest
-difference over some directions, relative to the largest slope.
+difference over some directions, relative to the largest slope. In each direction the best of
+several h counts: a picture jumps where a Gaussian passes the renderer's cut-offs, which spoils the
+differences across it, but a wrong gradient is wrong by every h.
 
 Losses that see through pretrained networks (perceptual, LPIPS, identity, detected keypoints) are
 checked by the tests of these networks. The gradient of eq. 8 is not that of its value: the residual
@@ -54,16 +56,14 @@ class GradientsConfig:
 
     Attributes:
         directions: random ones, per function.
-        step: h, relative to the size of the point.
-        whole_step: h for the whole step, some of whose softmaxes stay in float32.
+        steps: values of h, relative to the size of the point.
         side: of the step's pictures, pixels.
         frames: of the step's clip.
         gaussians: of its person, on face, hands and body.
     """
 
     directions: int = 3
-    step: float = 1e-5
-    whole_step: float = 1e-4
+    steps: tuple[float, ...] = (1e-5, 1e-6, 1e-7, 1e-8)
     side: int = 24
     frames: int = 8
     gaussians: tuple[int, int, int] = (120, 40, 80)
@@ -79,11 +79,8 @@ def run(config: GradientsConfig, speech: Spoken) -> dict:
     scene = _scene(config, speech)
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        cases = {**_terms(rng), "score": _score(rng)}
-        errors = {name: relative_error(config, *case) for name, case in cases.items()}
-        wider = dataclasses.replace(config, step=config.whole_step)
-        errors["whole step"] = relative_error(wider, *_step(*scene))
-        return errors
+        cases = {**_terms(rng), "score": _score(rng), "whole step": _step(*scene)}
+        return {name: relative_error(config, *case) for name, case in cases.items()}
 
 
 def relative_error(config: GradientsConfig, function: Callable[[Any], Array], point: Any) -> float:
@@ -94,16 +91,19 @@ def relative_error(config: GradientsConfig, function: Callable[[Any], Array], po
         return function(jax.tree.map(lambda x, d: x + h * d, point, direction))
 
     value, slope = jax.jit(along), jax.jit(jax.grad(along))
-    slopes, differences = [], []
+
+    def difference(h: float, direction: Any) -> float:
+        near, far = (float(value(k * h, direction) - value(-k * h, direction)) for k in (1, 2))
+        return (8 * near - far) / (12 * h)
+
+    slopes, errors = [], []
     for _ in range(config.directions):
         direction = jax.tree.map(
             lambda x: np.abs(x).max() * rng.standard_normal(np.shape(x)), point
         )
-        h = config.step
-        near, far = (float(value(k * h, direction) - value(-k * h, direction)) for k in (1, 2))
         slopes.append(float(slope(0.0, direction)))
-        differences.append(slopes[-1] - (8 * near - far) / (12 * h))
-    return float(f"{np.abs(differences).max() / np.abs(slopes).max():.2g}")
+        errors.append(min(abs(difference(h, direction) - slopes[-1]) for h in config.steps))
+    return float(f"{np.max(errors) / np.abs(slopes).max():.2g}")
 
 
 def _terms(rng: np.random.Generator) -> dict[str, tuple[Callable[[Any], Array], Any]]:
