@@ -22,6 +22,7 @@ from typing import Any
 
 from experiments.benchmarks.apart import ROOT
 from jaxavatar.errors import InputError
+from jaxavatar.files import replacing
 
 RESULT = ROOT / "experiments/results/plan.json"
 _CURVE = tuple(2**k for k in range(9))
@@ -92,8 +93,8 @@ def run(options: argparse.Namespace) -> None:
         curve = _curve(options.config, kind, options.mesh, inner, planned, plan)
         print(json.dumps(curve))
         _put(found["curves"], curve, ("config", "kind", "mesh"))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    with replacing(options.out) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
     if options.curve:
         report.draw(found["curves"], options.out.with_suffix(".png"))
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import skimage.metrics
 
-from experiments import evaluate, evaluate_sync, evaluate_watch
+from experiments.evaluate import __main__ as evaluate
+from experiments.evaluate import judges, sync, watching
 from jaxavatar.errors import InputError
 from jaxavatar.metrics.tracks import Sighting
 from jaxavatar.metrics.video_frames import pair_videos, read_frames, video_size
@@ -76,9 +77,9 @@ def light(monkeypatch):
         face[14] = face[13] + [0, frame.mean(), 0]
         return Sighting(face, np.full((2, 21, 2), np.nan), np.full(2, np.nan), 1.0)
 
-    monkeypatch.setattr(evaluate_watch, "sight", sight)
-    monkeypatch.setattr(evaluate_watch.efficientnet, "load", dict)
-    monkeypatch.setattr(evaluate_watch, "_encode", lambda _, frame: frame.mean((0, 1)) / 255)
+    monkeypatch.setattr(watching, "sight", sight)
+    monkeypatch.setattr(judges.efficientnet, "load", dict)
+    monkeypatch.setattr(watching, "_encode", lambda _, frame: frame.mean((0, 1)) / 255)
 
 
 def run(monkeypatch, *arguments):
@@ -137,10 +138,10 @@ def test_syncnet_goes_over_both_videos(folders, light, monkeypatch, tmp_path):
 
         return embed
 
-    monkeypatch.setattr(evaluate_watch.syncnet, "load", lambda _: {})
-    monkeypatch.setattr(evaluate_watch, "_plainly", lambda images: (20.0, 0.5))
-    monkeypatch.setattr(evaluate_sync, "_lips", count("lips", (1, 5, 224, 224, 3)))
-    monkeypatch.setattr(evaluate_sync, "_sound", count("sound", (1, 13, 20)))
+    monkeypatch.setattr(judges.syncnet, "load", lambda _: {})
+    monkeypatch.setattr(watching, "_plainly", lambda images: (20.0, 0.5))
+    monkeypatch.setattr(sync, "_lips", count("lips", (1, 5, 224, 224, 3)))
+    monkeypatch.setattr(sync, "_sound", count("sound", (1, 13, 20)))
     out = tmp_path / "scores.json"
     run(monkeypatch, folders / "pred", folders / "true", "--syncnet", "some", "--out", out)
     rows = {row["name"]: row for row in json.loads(out.read_text())["rows"]}

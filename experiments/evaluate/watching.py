@@ -1,22 +1,19 @@
 """Go through a pair of videos once and keep what the measures need: pictures are not kept."""
 
 import dataclasses
-import functools
 import itertools
 import math
-import os
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float
 from PIL import Image
 
-from experiments.evaluate_sync import sync_of
-from jaxavatar import photo
+from experiments.evaluate.judges import Frame, Judges, embedded_face
+from experiments.evaluate.sync import sync_of
 from jaxavatar.errors import InputError
 from jaxavatar.losses.image import psnr, ssim
 from jaxavatar.losses.perceptual import lpips
@@ -32,8 +29,7 @@ from jaxavatar.metrics.mouth_video import (
 from jaxavatar.metrics.sync import SyncScores
 from jaxavatar.metrics.tracks import Sighting, Track, join, sight
 from jaxavatar.metrics.video_frames import read_frames, video_size
-from jaxavatar.perception import efficientnet, face, face_identity, syncnet, vgg
-from jaxavatar.perception.crops import cut
+from jaxavatar.perception import efficientnet, vgg
 from jaxavatar.speech import sound
 
 SHORTEST = 12  # frames
@@ -41,19 +37,6 @@ _BODY = 5  # frames from one search for the body to the next
 _SIDE = 224  # of EfficientNet's pictures
 _SHOWN = (0.1, 0.5, 0.9)  # of a video
 _PROPORTIONS = 0.02
-
-Frame = UInt8[np.ndarray, "H W 3"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Judges:
-    """Networks beside the embedded ones; None where no weights were given."""
-
-    encoder: efficientnet.Params
-    lpips: vgg.Params | None
-    embed: Callable[[np.ndarray], Array] | None
-    reference: Float[np.ndarray, " 128"] | None
-    syncnet: syncnet.Params | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,36 +123,6 @@ def _plain(value: Any) -> Any:
     return round(float(value), 4)
 
 
-def judges(
-    lpips_file: str | os.PathLike[str] | None,
-    identity_folder: str | os.PathLike[str] | None,
-    reference: str | os.PathLike[str] | None,
-    syncnet_file: str | os.PathLike[str] | None,
-) -> Judges:
-    """Load the networks.
-
-    Raises:
-        InputError: a file is missing or damaged, or the reference shows no face.
-    """
-    embed, known = None, None
-    if identity_folder is not None:
-        params = face_identity.load(identity_folder)
-        compiled = jax.jit(face_identity.embed)
-        embed = functools.partial(compiled, params)
-        if reference is not None:
-            image = np.round(photo.load_photo(reference, 768).image * 255).astype(np.uint8)
-            known = _face(embed, image, sight(image))
-            if known is None:
-                raise InputError(f"{reference} shows no face; give a photo that looks at you")
-    return Judges(
-        encoder=efficientnet.load(),
-        lpips=None if lpips_file is None else vgg.load_lpips(lpips_file),
-        embed=embed,
-        reference=known,
-        syncnet=None if syncnet_file is None else syncnet.load(syncnet_file),
-    )
-
-
 def watch(name: str, ours: pathlib.Path, theirs: pathlib.Path, side: int, able: Judges) -> Watched:
     """Go through both videos together.
 
@@ -200,8 +153,8 @@ def watch(name: str, ours: pathlib.Path, theirs: pathlib.Path, side: int, able: 
             features[k] = seen if before is None else before + seen
         if able.embed is not None:
             if reference is None:
-                reference = _face(able.embed, b, sightings[1][-1])
-            found = _face(able.embed, a, sightings[0][-1])
+                reference = embedded_face(able.embed, b, sightings[1][-1])
+            found = embedded_face(able.embed, a, sightings[0][-1])
             distances.append(_apart(found, reference))
         if len(pixels) - 1 in places:
             shown.append(np.concatenate([b, a], axis=1))
@@ -278,17 +231,6 @@ def _small(frame: Frame) -> Frame:
 def _encode(params: efficientnet.Params, frame: Array) -> Float[Array, " D"]:
     (last,) = efficientnet.features(params, frame.astype(jnp.float32) / 255, efficientnet.TAPS[-1:])
     return last.mean((0, 1))
-
-
-def _face(
-    embed: Callable[[np.ndarray], Array], frame: Frame, seen: Sighting
-) -> Float[np.ndarray, " 128"] | None:
-    """Return the embedding of a frame's face, cut as the landmark network's own crop."""
-    if not np.isfinite(seen.face).all():
-        return None
-    place = face.around(seen.face[:, :2])
-    crop = cut(np.asarray(frame, np.float32) / 255, place, face_identity.SIZE)
-    return np.asarray(embed(crop[None]))[0]
 
 
 def _apart(a: np.ndarray | None, b: np.ndarray | None) -> float:

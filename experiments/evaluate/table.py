@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.evaluate_watch import Judges, Watched, mean
+from experiments.evaluate.judges import Judges
+from experiments.evaluate.watching import Watched, mean
 from jaxavatar.metrics import lips
 from jaxavatar.metrics.frechet import frechet_distance
 from jaxavatar.metrics.gestures import hand_scores

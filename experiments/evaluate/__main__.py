@@ -23,9 +23,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.evaluate_sheet import draw_sheet
-from experiments.evaluate_table import Row, summary, table
-from experiments.evaluate_watch import Judges, Watched, judges, watch
+from experiments.evaluate.judges import Judges, judges
+from experiments.evaluate.sheet import draw_sheet
+from experiments.evaluate.table import Row, summary, table
+from experiments.evaluate.watching import Watched, watch
 from jaxavatar.errors import InputError
 from jaxavatar.files import replacing
 from jaxavatar.metrics.external import ask_scorer

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.evaluate_table import Row
-from experiments.evaluate_watch import Watched
+from experiments.evaluate.table import Row
+from experiments.evaluate.watching import Watched
 from jaxavatar.export.picture import INK, PAPER, save_picture
 
 _HEIGHT, _GAP, _MOST = 320, 8, 6  # pixels of a row, pixels between, videos shown

@@ -1,0 +1,1 @@
+"""Scores of videos against true ones: `python -m experiments.evaluate`."""
