@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Int
 from pallas_splat.sorting import depth_order, exclusive_cumsum, sort_by_key
 from pallas_splat.structs import Projected
 
-_COUNT_MAX = 2**30
+COUNT_MAX = 2**30
 """Totals from here on are reported as 2^31 - 1, before int32 can wrap."""
 
 _LENGTH_BUCKETS = 2048
@@ -95,7 +95,7 @@ def count(boxes: Boxes) -> Int[Array, ""]:
     """Count all pairs of Gaussian and tile; 2^31 - 1 stands for "2^30 or more"."""
     approximate = jnp.sum(boxes.count.astype(jnp.float32))
     exact = jnp.sum(boxes.count, dtype=jnp.int32)
-    return jnp.where(approximate < _COUNT_MAX, exact, jnp.iinfo(jnp.int32).max)
+    return jnp.where(approximate < COUNT_MAX, exact, jnp.iinfo(jnp.int32).max)
 
 
 def bin_gaussians(projected: Projected, grid: Grid, capacity: int) -> Bins:

@@ -23,7 +23,9 @@ from jaxtyping import PyTree
 Function = Callable[..., Any]
 
 
-def two_way(forward: Function, tangent: Function, cotangent: Function) -> Function:
+def two_way(
+    forward: Function, tangent: Function, cotangent: Function, value: Function | None = None
+) -> Function:
     """Build a function that is differentiable once in both modes from its value and linear maps.
 
     Args:
@@ -31,6 +33,8 @@ def two_way(forward: Function, tangent: Function, cotangent: Function) -> Functi
         tangent: `(static, residuals, argument tangents) -> output tangents`, linear in the
             tangents; it has to return a tangent for every output.
         cotangent: `(static, residuals, output cotangents) -> argument cotangents`, its transpose.
+        value: `(static, arguments, constants) -> outputs`, the same as `forward`'s, for calls that
+            are not differentiated; None takes `forward`.
 
     Returns:
         `function(static, arguments, constants) -> outputs`. `static` is hashable; `arguments` and
@@ -38,19 +42,16 @@ def two_way(forward: Function, tangent: Function, cotangent: Function) -> Functi
         derivative.
     """
 
-    def evaluate(static, *inputs):
-        outputs, residuals = forward(static, *inputs)
-        return _map_together(outputs, inputs), residuals
-
     @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-    def differentiable(static, arguments, constants):
-        return evaluate(static, arguments, constants)[0]
+    def differentiable(static, *inputs):
+        outputs = value(static, *inputs) if value else forward(static, *inputs)[0]
+        return _map_together(outputs, inputs)
 
     @differentiable.defjvp
     def rule(static, primals, tangents):  # pyright: ignore[reportUnusedFunction]
-        outputs, residuals = evaluate(static, *primals)
+        outputs, residuals = forward(static, *primals)
         maps = functools.partial(tangent, static), functools.partial(cotangent, static)
-        return outputs, linear_map(*maps, residuals, tangents[0])
+        return _map_together(outputs, primals), linear_map(*maps, residuals, tangents[0])
 
     def function(static, arguments: PyTree, constants: PyTree) -> PyTree:
         arguments, constants = vary_together((arguments, constants))

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float, Int
 from pallas_splat import attributes
 from pallas_splat.config import ALPHA_MIN, Config
 from pallas_splat.engines import engine
+from pallas_splat.linear import linear_map, vary_together
+from pallas_splat.sorting import segment_sum
 from pallas_splat.structs import Camera, Composite, Gaussians, Info, Projected, Rendered
 
 _TINY = 1e-20
@@ -78,10 +80,21 @@ def render_rows(
 
 
 def _median_depth(backend, projected: Projected, width: int, rows: int, config: Config, info: Info):
-    """Gather the depth of each pixel's median Gaussian; JAX then knows the gradient."""
-    ids = backend.median(projected, width, rows, config)
-    depth = jnp.where(ids >= 0, projected.depth[jnp.maximum(ids, 0)], 0)
-    return jnp.where(info.overflow, jnp.nan, depth)
+    """Gather the depth of each pixel's median Gaussian.
+
+    JAX would scatter its gradient, on a GPU by atomic sums in any order; here the order is fixed.
+    """
+    ids, depth = vary_together((backend.median(projected, width, rows, config), projected.depth))
+    nobody = depth.shape[0]
+
+    def gather(ids, depth):
+        return jnp.where(ids >= 0, depth[jnp.maximum(ids, 0)], 0)
+
+    def give_back(ids, gradient):
+        owners = jnp.where(ids >= 0, ids, nobody).reshape(-1)
+        return segment_sum(gradient.reshape(-1, 1), owners, nobody)[:, 0]
+
+    return jnp.where(info.overflow, jnp.nan, linear_map(gather, give_back, ids, depth))
 
 
 def _finish(layers: Composite, scene: Scene, options: Options, radii, median) -> Rendered:

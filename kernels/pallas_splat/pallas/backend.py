@@ -10,7 +10,12 @@ from pallas_splat.binning import Grid
 from pallas_splat.config import Config
 from pallas_splat.linear import two_way
 from pallas_splat.pallas.backward import composite_tiles_vjp
-from pallas_splat.pallas.forward import composite_tiles, composite_tiles_jvp, median_tiles
+from pallas_splat.pallas.forward import (
+    composite_tiles,
+    composite_tiles_jvp,
+    composite_tiles_saving,
+    median_tiles,
+)
 from pallas_splat.pallas.lists import Lists, list_gaussians
 from pallas_splat.pallas.tile import SHAPE_COLUMNS, shape_columns
 from pallas_splat.structs import Composite, Info, Projected
@@ -102,22 +107,28 @@ def _lists(projected: Projected, width: int, height: int, config: Config) -> tup
     return grid, list_gaussians(lax.stop_gradient(projected), grid, config.capacity or room)
 
 
+def _value(static: _Static, table, lists: Lists):
+    return composite_tiles(table, lists, *static) * _poison(lists)
+
+
 def _forward(static: _Static, table, lists: Lists):
-    image = composite_tiles(table, lists, *static) * _poison(lists)
-    return image, (table, lists, image)
+    image, saved = composite_tiles_saving(table, lists, *static)
+    image = image * _poison(lists)
+    return image, (table, lists, image, saved)
 
 
 def _tangent(static: _Static, residuals, table_tangent):
-    table, lists, _ = residuals
+    table, lists, *_ = residuals
     return composite_tiles_jvp(table, table_tangent, lists, *static) * _poison(lists)
 
 
 def _cotangent(static: _Static, residuals, image_grad):
-    table, lists, image = residuals
-    return composite_tiles_vjp(table, lists, image, image_grad, static.grid) * _poison(lists)
+    table, lists, image, saved = residuals
+    gradient = composite_tiles_vjp(table, lists, image, saved, image_grad, static.grid)
+    return gradient * _poison(lists)
 
 
-_composite = two_way(_forward, _tangent, _cotangent)
+_composite = two_way(_forward, _tangent, _cotangent, _value)
 
 
 def _poison(lists: Lists) -> Array:

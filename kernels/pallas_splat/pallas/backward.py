@@ -9,31 +9,35 @@ less the running sum. Walking back to front from the final transmittance would n
 last Gaussian stored, could not stop a tile early, and would divide T by every 1 - a on its way,
 down to 1/100 each; this way T is computed as in the forward kernel.
 
-Every list entry writes its row of gradients once, to its slot; entries that are not drawn in
-their tile write zeros. Where a Gaussian's rows are summed, they are neighbours and come in a fixed
-order, so there are no atomics and gradients are the same from run to run.
+A program takes one segment of the lists, whichever tiles' entries it holds, and starts from the
+state that the forward kernel saved there: long lists are shared out over many programs (as in S. S.
+Mallick et al., "Taming 3DGS", SIGGRAPH Asia 2024, whose buckets are of 32).
+
+A list entry that is drawn writes its row of gradients once, to its slot, and marks the slot. Where
+a Gaussian's rows are summed, they are neighbours and come in a fixed order, so there are no atomics
+and gradients are the same from run to run.
 """
 
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int8
 
 from pallas_splat.binning import Grid
 from pallas_splat.config import ALPHA_MAX
 from pallas_splat.pallas import tile as tiles
 from pallas_splat.pallas.call import call, float32
-from pallas_splat.pallas.forward import warps
+from pallas_splat.pallas.forward import Saved, segment_length, warps
 from pallas_splat.pallas.lists import Lists
 from pallas_splat.pallas.tile import CHUNK, SHAPE_COLUMNS, Row, Tile
 
-_CLEARED = 128  # numbers that are set to zero at once
-_SUMMED = 256  # numbers that a program of the sums holds
-_UNROLL = 4  # rows that it loads at once
+_SUMMED = 8  # Gaussians whose rows a program sums, as many of each at once
+_WARPS = 4  # of such a program
 _OPACITY_FLOOR = 1e-12  # only rows that contribute nothing have less
 
 
@@ -41,6 +45,7 @@ def composite_tiles_vjp(
     table: Float[Array, "groups N R"],
     lists: Lists,
     image: Float[Array, "groups C H_padded W_padded"],
+    saved: Saved,
     image_grad: Float[Array, "groups C H_padded W_padded"],
     grid: Grid,
 ) -> Float[Array, "groups N R"]:
@@ -50,42 +55,48 @@ def composite_tiles_vjp(
         table: as it went in.
         lists: as they went in.
         image: what came out.
+        saved: what came with it.
         image_grad: gradient of the loss with respect to that.
         grid: the tiles.
     """
     groups, _, columns = table.shape
-    (rows,) = call(
+    slots = lists.capacity + 1  # the last one is no entry's
+    marks = jnp.zeros((groups, slots), jnp.int8)
+    marks, rows = call(
         functools.partial(_rows_kernel, grid=grid),
-        [float32(groups, lists.capacity + 1, columns)],  # the last row is for no entry
+        [jax.ShapeDtypeStruct(marks.shape, marks.dtype), float32(groups, slots, columns)],
+        marks,
         lists.ids,
         lists.slots,
+        lists.tiles,
         lists.starts,
         table,
         image,
         image_grad,
-        grid=(grid.tiles, groups),
+        saved.states,
+        saved.stops,
+        grid=(saved.states.shape[1], groups),
         warps=warps(grid),
+        aliases={0: 0},
     )
-    return _from_moments(_sum_rows(rows, lists), table)
+    return _from_moments(_sum_rows(rows, marks, lists), table)
 
 
-def _sum_rows(rows: Float[Array, "groups rows R"], lists: Lists) -> Float[Array, "groups N R"]:
-    """Add up the rows of each Gaussian."""
+def _sum_rows(
+    rows: Float[Array, "groups slots R"], marks: Int8[Array, "groups slots"], lists: Lists
+) -> Float[Array, "groups N R"]:
+    """Add up the marked rows of each Gaussian."""
     groups, _, columns = rows.shape
-    n = lists.counts.shape[0]
-    ends = jnp.minimum(lists.first_slots + lists.counts, lists.capacity)
-    block = max(_SUMMED // columns, 1)
-    blocks = -(-n // block)
-    padding = (0, blocks * block - n)
+    n = lists.order.shape[0]
     (sums,) = call(
-        functools.partial(_sum_kernel, block=block),
-        [float32(groups, blocks * block, columns)],
-        jnp.pad(lists.first_slots, padding),
-        jnp.pad(ends, padding),
+        functools.partial(_sum_kernel, n=n),
+        [float32(groups, n + 1, columns)],  # the last row is for no Gaussian
+        lists.order,
+        lists.offsets,
+        marks,
         rows,
-        grid=(blocks, groups),
-        warps=4,
-        output_blocks=[pl.BlockSpec((None, block, columns), lambda i, group: (group, i, 0))],
+        grid=(-(-n // _SUMMED), groups),
+        warps=_WARPS,
     )
     return sums[:, :n]
 
@@ -109,58 +120,85 @@ def _from_moments(sums: Float[Array, "groups N R"], table: Float[Array, "groups 
     return jnp.concatenate([jnp.stack(shape_grads, axis=-1), sums[..., SHAPE_COLUMNS:]], axis=-1)
 
 
-def _rows_kernel(ids, slots, starts, table, image, image_grad, rows, *, grid: Grid):
-    tile = tiles.this_tile(starts, grid)
-    upstream = [
-        image_grad[tile.group, channel, tile.row, tile.column] for channel in range(image.shape[1])
-    ]
-    total = jnp.zeros_like(tile.x)
-    for channel, grad in enumerate(upstream):
-        total = total + image[tile.group, channel, tile.row, tile.column] * grad
+def _rows_kernel(
+    _,
+    ids,
+    slots,
+    entry_tiles,
+    starts,
+    table,
+    image,
+    image_grad,
+    states,
+    stops,
+    marks,
+    rows,
+    *,
+    grid,
+):
+    """Write the rows of a segment's entries, tile by tile."""
+    length = segment_length(grid)
+    segment, group = pl.program_id(0), pl.program_id(1)
+    end = jnp.minimum((segment + 1) * length, starts[grid.tiles])
 
-    def step(carry):
-        position, through, behind_sum = carry
-        gaussians = tiles.load_ids(ids, position)
-        places = [_place(slots, rows, position + k, tile) for k in range(CHUNK)]
-        shapes = tiles.load_shapes(table, gaussians, tile, position)
-        before, alphas, begin = [], [], through
-        for alpha in [tiles.alphas(shape, tile) for shape in shapes]:
-            before.append(through)
-            through, alpha = tiles.draw(through, alpha)
-            alphas.append(alpha)
+    def differentiate_tile(position):
+        """Write the rows of the entries from here on that are of one tile; return their end."""
+        tile = tiles.get_tile(entry_tiles[position].astype(jnp.int32), group, starts, grid)
+        upstream = [
+            image_grad[tile.group, channel, tile.row, tile.column]
+            for channel in range(image.shape[1])
+        ]
+        pixel = lax.iota(jnp.int32, grid.tile**2)
+        state = [
+            jnp.where(position == tile.start, start, states[tile.group, segment, row, pixel])
+            for row, start in enumerate([1.0, *[0.0] * len(upstream)])
+        ]
+        behind_sum = jnp.zeros_like(tile.x)
+        for channel, (before, grad) in enumerate(zip(state[1:], upstream, strict=True)):
+            total = image[tile.group, channel, tile.row, tile.column]
+            behind_sum = behind_sum + (total - before) * grad
+        stop = jnp.minimum(end, stops[tile.group, tile.index])
+        lax.while_loop(
+            lambda carry: (carry[0] < stop) & (jnp.max(carry[1]) > 0),
+            functools.partial(
+                _differentiate_chunk, (ids, slots, table, marks, rows), tile, upstream
+            ),
+            (tiles.first_chunk(position), state[0], behind_sum),
+        )
+        return jnp.minimum(end, tile.end)
 
-        def differentiate(behind_sum):
-            drawn = zip(gaussians, shapes, before, alphas, places, strict=True)
-            for gaussian, shape, through, alpha, place in drawn:
-                behind_sum, row = _differentiate(
-                    tiles.load_attributes(table, gaussian, tile, len(upstream) - 1),
-                    (through, alpha, behind_sum),
-                    upstream,
-                    (tile.x - shape[0], tile.y - shape[1]),
-                )
-                rows[tile.group, place, :] = _as_vector(row, rows.shape[2])
-            return behind_sum
-
-        def skip(behind_sum):
-            for place in places:
-                rows[tile.group, place, :] = jnp.zeros(rows.shape[2], jnp.float32)
-            return behind_sum
-
-        touched = jnp.max(begin - through) > 0
-        behind_sum = lax.cond(touched, differentiate, skip, behind_sum)
-        return position + CHUNK, through, behind_sum
-
-    position, *_ = lax.while_loop(
-        lambda carry: (carry[0] < tile.end) & (jnp.max(carry[1]) > 0),
-        step,
-        (tile.start, jnp.ones_like(tile.x), total),
-    )
-    _clear(slots, rows, tile, position)
+    lax.while_loop(lambda position: position < end, differentiate_tile, segment * length)
 
 
-def _place(slots, rows, entry: Array, tile: Tile) -> Array:
-    """Row of an entry's gradient; past the end of the tile's list, the one for no entry."""
-    return jnp.where(entry < tile.end, slots[entry], rows.shape[1] - 1)
+def _differentiate_chunk(refs, tile: Tile, upstream: list[Array], carry):
+    ids, slots, table, marks, rows = refs
+    position, through, behind_sum = carry
+    gaussians = tiles.load_ids(ids, position)
+    shapes = tiles.load_shapes(table, gaussians, tile)
+    before, alphas, begin = [], [], through
+    for alpha in [tiles.alphas(shape, tile, position + k) for k, shape in enumerate(shapes)]:
+        before.append(through)
+        through, alpha = tiles.draw(through, alpha)
+        alphas.append(alpha)
+
+    def differentiate(behind_sum):
+        drawn = zip(gaussians, shapes, before, alphas, strict=True)
+        for k, (gaussian, shape, through, alpha) in enumerate(drawn):
+            behind_sum, row = _differentiate(
+                tiles.load_attributes(table, gaussian, tile, len(upstream) - 1),
+                (through, alpha, behind_sum),
+                upstream,
+                (tile.x - shape[0], tile.y - shape[1]),
+            )
+            entry = position + k
+            slot = jnp.where(tiles.is_of(tile, entry), slots[entry], rows.shape[1] - 1)
+            rows[tile.group, slot, :] = _as_vector(row, rows.shape[2])
+            marks[tile.group, slot] = jnp.int8(1)
+        return behind_sum
+
+    touched = jnp.max(begin - through) > 0
+    behind_sum = lax.cond(touched, differentiate, lambda behind_sum: behind_sum, behind_sum)
+    return position + CHUNK, through, behind_sum
 
 
 def _differentiate(
@@ -205,38 +243,26 @@ def _as_vector(row: list[Array], length: int) -> Array:
     return vector
 
 
-def _clear(slots, rows, tile: Tile, position: Array):
-    """Write zero rows for the rest of the tile's list."""
-    columns = rows.shape[2]
-    entries = max(_CLEARED // columns, 1)
-    column = lax.iota(jnp.int32, columns)[None]
-
-    def clear(position):
-        place = _place(slots, rows, position + lax.iota(jnp.int32, entries), tile)[:, None]
-        rows[tile.group, place, column] = jnp.zeros((entries, columns), jnp.float32)
-        return position + entries
-
-    lax.while_loop(lambda position: position < tile.end, clear, position)
-
-
-def _sum_kernel(first_slots, ends, rows, sums, *, block: int):
-    group = pl.program_id(1)
-    gaussian = pl.program_id(0) * block + lax.iota(jnp.int32, block)
-    first, end = first_slots[gaussian], ends[gaussian]
-    column = lax.iota(jnp.int32, rows.shape[2])[None]
+def _sum_kernel(order, offsets, marks, rows, sums, *, n: int):
+    """Sum the rows of some Gaussians: every `_SUMMED`th row of each first, then these sums."""
+    group, columns = pl.program_id(1), rows.shape[2]
+    nth = lax.iota(jnp.int32, _SUMMED)
+    rank = pl.program_id(0) * _SUMMED + nth
+    slot, end = offsets[rank][:, None] + nth, offsets[jnp.minimum(rank + 1, n)][:, None]
+    column = lax.iota(jnp.int32, columns)
 
     def step(carry):
         slot, total = carry
-        for _ in range(_UNROLL):
-            exists = slot < end
-            row = rows.at[group, jnp.where(exists, slot, 0)[:, None], column]
-            total = total + triton.load(row, mask=exists[:, None], other=0.0)
-            slot = slot + 1
-        return slot, total
+        place = jnp.minimum(slot, marks.shape[1] - 1)
+        is_marked = (slot < end) & (marks[group, place] > 0)
+        row = rows.at[group, place[:, :, None], column[None, None]]
+        total = total + triton.load(row, mask=is_marked[:, :, None], other=0.0)
+        return slot + _SUMMED, total
 
     _, total = lax.while_loop(
         lambda carry: jnp.max(end - carry[0]) > 0,
         step,
-        (first, jnp.zeros(sums.shape, jnp.float32)),
+        (slot, jnp.zeros((_SUMMED, _SUMMED, columns), jnp.float32)),
     )
-    sums[...] = total
+    gaussian = jnp.where(rank < n, order[jnp.minimum(rank, n - 1)], n)
+    sums[group, gaussian[:, None], column[None]] = jnp.sum(total, axis=1)

@@ -6,7 +6,6 @@ when asked with Triton's compiler parameters, jax 0.12 has no other.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +45,7 @@ def call(
     *arguments: Array,
     grid: tuple[int, ...],
     warps: int,
-    output_blocks: Any = None,
+    aliases: dict[int, int] | None = None,
 ) -> list[Array]:
     """Run a kernel; under `vmap` its grid gets a dimension.
 
@@ -56,10 +55,10 @@ def call(
         arguments: arrays.
         grid: number of programs.
         warps: of 32 threads, per program.
-        output_blocks: what a program sees of each output; None stands for all of it.
+        aliases: which argument, by number, gives which output, by number, its first contents.
 
     Returns:
-        The results; elements that no program wrote hold anything.
+        The results; elements that no program wrote hold anything, or what they started from.
     """
     arguments = vary_together(arguments)
     varying = jax.typeof(arguments[0]).manual_axis_type
@@ -71,7 +70,7 @@ def call(
         kernel,
         out_shape=shapes,
         grid=grid,
-        out_specs=output_blocks or [pl.BlockSpec()] * len(shapes),
+        input_output_aliases=aliases or {},
         interpret=bool(_is_interpreted.value),
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
     )

@@ -1,10 +1,12 @@
 """The kernels that composite, in values and in tangents, and the one that finds the median."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int
 
 from pallas_splat.binning import Grid
@@ -12,6 +14,28 @@ from pallas_splat.pallas import tile as tiles
 from pallas_splat.pallas.call import call, float32
 from pallas_splat.pallas.lists import Lists
 from pallas_splat.pallas.tile import CHUNK, SHAPE_COLUMNS, Row, Tile
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What the gradient needs to start in the middle of a list.
+
+    The lists of all tiles together are cut into segments of `segment_length` entries.
+
+    Attributes:
+        states: in front of a segment whose first entry has the same tile as the one before: per
+            pixel of this tile the transmittance and the sums of all channels; others hold anything.
+        stops: where each tile stopped to look at its list.
+    """
+
+    states: Float[Array, "groups segments C_plus_1 P"]
+    stops: Int[Array, "groups tiles"]
+
+
+def segment_length(grid: Grid) -> int:
+    """Entries of a segment: states of a pixel's size per entry, at least a few chunks."""
+    return max(grid.tile**2, 8 * CHUNK)
 
 
 def composite_tiles(
@@ -29,7 +53,21 @@ def composite_tiles(
         For each group the weighted sums of its attributes and, as last channel, of one; in whole
         tiles.
     """
-    return _composite(_composite_kernel, (table,), lists, grid, channels)
+    return _composite(_composite_kernel, (table,), lists, grid, channels)[0]
+
+
+def composite_tiles_saving(
+    table: Float[Array, "groups N R"], lists: Lists, grid: Grid, channels: int
+) -> tuple[Float[Array, "groups C H_padded W_padded"], Saved]:
+    """Do what `composite_tiles` does and save what its gradient needs."""
+    segments = -(-lists.capacity // segment_length(grid))
+    groups = table.shape[0]
+    extra = [
+        float32(groups, segments, channels + 2, grid.tile**2),
+        jax.ShapeDtypeStruct((groups, grid.tiles), jnp.int32),
+    ]
+    image, states, stops = _composite(_composite_kernel, (table,), lists, grid, channels, extra)
+    return image, Saved(states, stops)
 
 
 def composite_tiles_jvp(
@@ -40,7 +78,7 @@ def composite_tiles_jvp(
     channels: int,
 ) -> Float[Array, "groups C H_padded W_padded"]:
     """Compute the tangent of `composite_tiles` for a tangent of its table."""
-    return _composite(_tangent_kernel, (table, table_tangent), lists, grid, channels)
+    return _composite(_tangent_kernel, (table, table_tangent), lists, grid, channels)[0]
 
 
 def median_tiles(
@@ -69,35 +107,61 @@ def warps(grid: Grid) -> int:
     return max(grid.tile**2 // 256, 1)
 
 
-def _composite(kernel, tables: tuple[Array, ...], lists: Lists, grid: Grid, channels: int) -> Array:
+def _composite(
+    kernel, tables: tuple[Array, ...], lists: Lists, grid: Grid, channels: int, extra=()
+) -> list[Array]:
     groups = tables[0].shape[0]
-    (image,) = call(
+    return call(
         functools.partial(kernel, grid=grid, channels=channels),
-        [float32(groups, channels + 1, *padded_size(grid))],
+        [float32(groups, channels + 1, *padded_size(grid)), *extra],
         lists.ids,
         lists.starts,
         *tables,
         grid=(grid.tiles, groups),
         warps=warps(grid),
     )
-    return image
 
 
-def _composite_kernel(ids, starts, table, image, *, grid: Grid, channels: int):
+def _composite_kernel(ids, starts, table, image, *saved, grid: Grid, channels: int):
+    """Composite; each step loads the rows of the next chunk and the Gaussians of the one after."""
     tile = tiles.this_tile(starts, grid)
+    load = functools.partial(_load_rows, table, tile=tile, channels=channels)
 
     def step(carry):
-        position, through, sums = carry
-        rows = _load_rows(table, tiles.load_ids(ids, position), tile, position, channels)
-        return position + CHUNK, *_draw(tile, rows, through, sums)
+        position, through, sums, rows, gaussians = carry
+        if saved:
+            _save(saved[0], tile, position, [through, *sums], segment_length(grid))
+        next_rows = load(gaussians)
+        gaussians = tiles.load_ids(ids, position + 2 * CHUNK)
+        through, sums = _draw(tile, position, rows, through, sums)
+        return position + CHUNK, through, sums, next_rows, gaussians
 
     nothing = jnp.zeros_like(tile.x)
-    *_, sums = lax.while_loop(
+    first = tiles.first_chunk(tile.start)
+    stop, _, sums, *_ = lax.while_loop(
         lambda carry: (carry[0] < tile.end) & (jnp.max(carry[1]) > 0),
         step,
-        (tile.start, nothing + 1, [nothing] * (channels + 1)),
+        (
+            first,
+            nothing + 1,
+            [nothing] * (channels + 1),
+            load(tiles.load_ids(ids, first)),
+            tiles.load_ids(ids, first + CHUNK),
+        ),
     )
     _store(image, tile, sums)
+    if saved:
+        saved[1][tile.group, tile.index] = stop
+
+
+def _save(states, tile: Tile, position: Array, state: list[Array], length: int):
+    """Save the state where it is in front of a segment."""
+
+    @pl.when((position % length == 0) & (position > tile.start))
+    def _():
+        pixel = lax.iota(jnp.int32, state[0].shape[0])
+        for row, value in enumerate(state):
+            states[tile.group, position // length, row, pixel] = value
 
 
 def _tangent_kernel(ids, starts, table, table_tangent, image_tangent, *, grid: Grid, channels: int):
@@ -107,10 +171,10 @@ def _tangent_kernel(ids, starts, table, table_tangent, image_tangent, *, grid: G
         position, values, tangents = carry
         gaussians = tiles.load_ids(ids, position)
         rows, row_tangents = (
-            _load_rows(source, gaussians, tile, position, channels)
+            _load_rows(source, gaussians, tile=tile, channels=channels)
             for source in (table, table_tangent)
         )
-        draw = functools.partial(_draw, tile)
+        draw = functools.partial(_draw, tile, position)
         values, tangents = jax.jvp(draw, (rows, *values), (row_tangents, *tangents))
         return position + CHUNK, values, tangents
 
@@ -119,7 +183,7 @@ def _tangent_kernel(ids, starts, table, table_tangent, image_tangent, *, grid: G
     *_, (_, sums) = lax.while_loop(
         lambda carry: (carry[0] < tile.end) & (jnp.max(carry[1][0]) > 0),
         step,
-        (tile.start, (nothing + 1, sums), (nothing, sums)),
+        (tiles.first_chunk(tile.start), (nothing + 1, sums), (nothing, sums)),
     )
     _store(image_tangent, tile, sums)
 
@@ -130,9 +194,9 @@ def _median_kernel(ids, starts, table, median, *, grid: Grid):
     def step(carry):
         position, through, found = carry
         gaussians = tiles.load_ids(ids, position)
-        shapes = tiles.load_shapes(table, gaussians, tile, position)
-        for gaussian, shape in zip(gaussians, shapes, strict=True):
-            behind, alpha = tiles.draw(through, tiles.alphas(shape, tile))
+        shapes = tiles.load_shapes(table, gaussians, tile)
+        for k, (gaussian, shape) in enumerate(zip(gaussians, shapes, strict=True)):
+            behind, alpha = tiles.draw(through, tiles.alphas(shape, tile, position + k))
             halves = (through > 0.5) & (behind <= 0.5) & (alpha > 0)
             through, found = behind, jnp.where(halves, gaussian, found)
         return position + CHUNK, through, found
@@ -140,20 +204,22 @@ def _median_kernel(ids, starts, table, median, *, grid: Grid):
     *_, found = lax.while_loop(
         lambda carry: (carry[0] < tile.end) & (jnp.max(carry[1]) > 0.5),
         step,
-        (tile.start, jnp.ones_like(tile.x), jnp.full_like(tile.row, -1)),
+        (tiles.first_chunk(tile.start), jnp.ones_like(tile.x), jnp.full_like(tile.row, -1)),
     )
     median[tile.row, tile.column] = found
 
 
-def _load_rows(table, gaussians: list[Array], tile: Tile, position: Array, channels: int):
-    shapes = tiles.load_shapes(table, gaussians, tile, position)
+def _load_rows(table, gaussians: list[Array], *, tile: Tile, channels: int):
+    shapes = tiles.load_shapes(table, gaussians, tile)
     attributes = [tiles.load_attributes(table, gaussian, tile, channels) for gaussian in gaussians]
     return [(*shape, *row) for shape, row in zip(shapes, attributes, strict=True)]
 
 
-def _draw(tile: Tile, rows: list[Row], through: Array, sums: list[Array]):
-    """Draw Gaussians over what is there: transmittance and sums per channel."""
-    evaluated = [tiles.alphas(row[:SHAPE_COLUMNS], tile) for row in rows]
+def _draw(tile: Tile, position: Array, rows: list[Row], through: Array, sums: list[Array]):
+    """Draw a chunk's Gaussians over what is there: transmittance and sums per channel."""
+    evaluated = [
+        tiles.alphas(row[:SHAPE_COLUMNS], tile, position + k) for k, row in enumerate(rows)
+    ]
     for row, alpha in zip(rows, evaluated, strict=True):
         behind, alpha = tiles.draw(through, alpha)
         weight = alpha * through

@@ -9,11 +9,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jax import lax
+from jaxtyping import Array, Bool, Int, Shaped
 
-from pallas_splat.binning import Grid, count, tile_boxes
+from pallas_splat.binning import Grid, tile_boxes
 from pallas_splat.pallas.call import require_gpu
-from pallas_splat.sorting import depth_order, sort_by_key
+from pallas_splat.pallas.list_kernels import BLOCK, expand, index, sum_counts
+from pallas_splat.sorting import depth_order
 from pallas_splat.structs import Projected
 
 PADDING = 32
@@ -26,28 +28,27 @@ class Lists:
     """Lists of Gaussians per tile, front to back, each entry with its slot.
 
     Attributes:
-        ids: Gaussian of each list entry; only the first `starts[-1]` mean something. Some
-            further ones, of Gaussian 0, allow reading past the end.
+        ids: Gaussian of each list entry; only the first `starts[tiles]` mean something. Some
+            further ones, of any Gaussian, allow reading past the end.
         slots: slot of each list entry, likewise.
-        starts: where the list of each tile starts, closed by the end of the last one.
-        first_slots: slot of each Gaussian's first entry.
-        counts: number of entries of each Gaussian, in consecutive slots.
+        tiles: tile of each list entry, unsigned; past the last entry the number of tiles.
+        starts: where the list of each tile starts; from `tiles` on, where the last one ends.
+        order: all Gaussians front to back.
+        offsets: first slot of each Gaussian in this order; from N on, the number of slots.
         total: entries that the scene needs.
-        overflow: whether they did not fit.
+        overflow: whether they did not fit; all lists are then empty.
+        capacity: room for list entries (static).
     """
 
-    ids: Int[Array, " capacity_plus_padding"]
-    slots: Int[Array, " capacity_plus_padding"]
-    starts: Int[Array, " tiles_plus_1"]
-    first_slots: Int[Array, " N"]
-    counts: Int[Array, " N"]
+    ids: Int[Array, " length"]
+    slots: Int[Array, " length"]
+    tiles: Shaped[Array, " length"]
+    starts: Int[Array, " tiles_and_more"]
+    order: Int[Array, " N"]
+    offsets: Int[Array, " N_and_more"]
     total: Int[Array, ""]
     overflow: Bool[Array, ""]
-
-    @property
-    def capacity(self) -> int:
-        """Room for list entries."""
-        return self.ids.shape[-1] - PADDING
+    capacity: int = dataclasses.field(metadata={"static": True})
 
 
 def list_gaussians(projected: Projected, grid: Grid, capacity: int) -> Lists:
@@ -56,30 +57,25 @@ def list_gaussians(projected: Projected, grid: Grid, capacity: int) -> Lists:
     Args:
         projected: 2D Gaussians, at least one.
         grid: the tiles.
-        capacity: room for list entries (static). Where it does not suffice, all lists are empty.
+        capacity: room for list entries (static). Where it does not suffice, all lists are empty:
+            kernels do not check addresses.
     """
     boxes = tile_boxes(projected, grid)
-    total = count(boxes)
-    overflow = total > capacity
     order = require_gpu(depth_order(jnp.where(boxes.count > 0, projected.depth, jnp.inf)))
-    # Counts that do not fit may not fit into int32 either, and kernels do not check addresses.
-    counts = jnp.where(overflow, 0, boxes.count)
-    in_order = counts[order]
-    first_slots = jnp.cumsum(in_order) - in_order
-    first_slots = jnp.zeros_like(order).at[order].set(first_slots, unique_indices=True)
-    owners = jnp.repeat(order, in_order, total_repeat_length=capacity)
-    slots = jnp.arange(capacity, dtype=jnp.int32)
-    nth = slots - first_slots[owners]
-    columns = jnp.maximum(boxes.columns[owners], 1)
-    row, column = boxes.top[owners] + nth // columns, boxes.left[owners] + nth % columns
-    tile = jnp.where(slots < jnp.sum(counts), row * grid.columns + column, grid.tiles)
-    by_tile, starts = sort_by_key(tile, grid.tiles + 1)
+    offsets, total = sum_counts(order, boxes.count, capacity)
+    length = -(-(capacity + PADDING) // BLOCK) * BLOCK
+    tiles, owners, slots = expand(order, offsets, boxes, grid, length)
+    # A stable sort of small integers, which XLA leaves to CUB's radix sort.
+    tiles, slots = lax.sort((tiles, slots), num_keys=1, is_stable=True)
+    ids, starts = index(tiles, slots, owners, grid.tiles)
     return Lists(
-        ids=jnp.pad(owners[by_tile], (0, PADDING)),
-        slots=jnp.pad(by_tile, (0, PADDING)),
-        starts=starts[: grid.tiles + 1],
-        first_slots=first_slots,
-        counts=counts,
-        total=total,
-        overflow=overflow,
+        ids=ids,
+        slots=slots,
+        tiles=tiles,
+        starts=starts,
+        order=order,
+        offsets=offsets,
+        total=total[0],
+        overflow=total[0] > capacity,
+        capacity=capacity,
     )

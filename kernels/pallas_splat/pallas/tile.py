@@ -1,7 +1,8 @@
 """What the kernels share: a tile's pixels, rows of the table, alpha and transmittance.
 
 A program works on one tile with all pixels of the tile in vectors of P. It walks the tile's list a
-chunk at a time; a chunk is unrolled, so that its loads and exponentials overlap. Tiles of up to
+chunk at a time; a chunk is unrolled, so that its loads and exponentials overlap. Chunks start at
+multiples of their size, wherever lists start, and leave out what is not of the tile. Tiles of up to
 16 x 16 pixels are one warp's, so that nothing needs a barrier or shared memory.
 
 A row of the table starts with what `shape_columns` gives: centre x, y (pixels), the exponent's
@@ -39,6 +40,7 @@ class Tile:
     """What a program works on.
 
     Attributes:
+        index: number of the tile.
         group: of channels.
         start: place of the first entry of the tile's list.
         end: place behind its last entry.
@@ -48,6 +50,7 @@ class Tile:
         y: centre of each pixel, [P] pixels.
     """
 
+    index: Array
     group: Array
     start: Array
     end: Array
@@ -67,12 +70,17 @@ def shape_columns(projected: Projected) -> Float[Array, "N 6"]:
 
 def this_tile(starts, grid: Grid) -> Tile:
     """Locate the work of this program; programs are numbered by tile and channel group."""
-    index = pl.program_id(0)
+    return get_tile(pl.program_id(0), pl.program_id(1), starts, grid)
+
+
+def get_tile(index: Array, group: Array, starts, grid: Grid) -> Tile:
+    """Locate a tile by its number."""
     pixel = lax.iota(jnp.int32, grid.tile**2)
     row = index // grid.columns * grid.tile + pixel // grid.tile
     column = index % grid.columns * grid.tile + pixel % grid.tile
     return Tile(
-        group=pl.program_id(1),
+        index=index,
+        group=group,
         start=starts[index],
         end=starts[index + 1],
         row=row,
@@ -87,13 +95,22 @@ def load_ids(ids, position: Array) -> list[Array]:
     return [ids[position + k] for k in range(CHUNK)]
 
 
-def load_shapes(table, gaussians: list[Array], tile: Tile, position: Array) -> list[Row]:
-    """Load what gives the alphas of a chunk; past the end of the tile's list opacities are zero."""
-    rows = []
-    for k, gaussian in enumerate(gaussians):
-        *shape, opacity = (table[tile.group, gaussian, column] for column in range(SHAPE_COLUMNS))
-        rows.append((*shape, jnp.where(position + k < tile.end, opacity, 0)))
-    return rows
+def load_shapes(table, gaussians: list[Array], tile: Tile) -> list[Row]:
+    """Load what gives the alphas of a chunk."""
+    return [
+        tuple(table[tile.group, gaussian, column] for column in range(SHAPE_COLUMNS))
+        for gaussian in gaussians
+    ]
+
+
+def is_of(tile: Tile, entry: Array) -> Array:
+    """Return whether an entry is in the tile's list."""
+    return (tile.start <= entry) & (entry < tile.end)
+
+
+def first_chunk(position: Array) -> Array:
+    """Where the chunk starts that holds an entry."""
+    return position // CHUNK * CHUNK
 
 
 def load_attributes(table, gaussian: Array, tile: Tile, channels: int) -> Row:
@@ -102,9 +119,10 @@ def load_attributes(table, gaussian: Array, tile: Tile, channels: int) -> Row:
     return tuple(table[tile.group, gaussian, column] for column in columns)
 
 
-def alphas(shape: Row, tile: Tile) -> Array:
-    """Evaluate a Gaussian's alpha in the pixels of a tile."""
+def alphas(shape: Row, tile: Tile, entry: Array) -> Array:
+    """Evaluate a Gaussian's alpha in the pixels of a tile; zero if the entry is not of its list."""
     x0, y0, xx, xy, yy, opacity = shape
+    opacity = jnp.where(is_of(tile, entry), opacity, 0)
     dx, dy = tile.x - x0, tile.y - y0
     exponent = dx * (xx * dx + xy * dy) + yy * dy * dy
     alpha = opacity * jnp.exp2(jnp.where(exponent < 0, exponent, 0))
