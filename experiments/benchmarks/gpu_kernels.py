@@ -44,7 +44,9 @@ def passes(case: str, tile: int) -> dict[str, Callable]:
     n, pixels = (int(part) for part in size.split("x"))
     gaussians, camera = workloads.cast(workloads.SCENES[scene](n, pixels), jnp.float32)
     config = Config(tile=tile)
-    config = Config(tile=tile, capacity=estimate_capacity(gaussians, camera, config))
+    config = Config(
+        tile=tile, capacity=estimate_capacity(gaussians, camera, config, backend="pallas")
+    )
 
     def picture(gaussians):
         return render(gaussians, camera, backend="pallas", config=config).image

@@ -42,7 +42,7 @@ def measure(scene: str, n: int, pixels: int, tile: int, repeats: int) -> tuple[i
     """Count a scene's list entries and time the three stages."""
     gaussians, camera = workloads.cast(workloads.SCENES[scene](n, pixels), jnp.float32)
     config = Config(tile=tile)
-    capacity = estimate_capacity(gaussians, camera, config)
+    capacity = estimate_capacity(gaussians, camera, config, backend="pallas")
     grid = Grid(camera.width, camera.height, tile)
     projected = jax.jit(project, static_argnums=2)(gaussians, camera, config)
     table = backend.make_table(projected, jnp.ones((n, CHANNELS)))[0]

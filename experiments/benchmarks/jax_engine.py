@@ -49,7 +49,8 @@ class Ours:
         viewmats = jnp.asarray(inputs["viewmats"])
         config = Config(
             capacity=max(
-                estimate_capacity(gaussians, Camera(view, K, width, height)) for view in viewmats
+                estimate_capacity(gaussians, Camera(view, K, width, height), backend=self.backend)
+                for view in viewmats
             )
         )
 

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from pallas_splat.binning import Grid, count, tile_boxes
 from pallas_splat.config import Config
 from pallas_splat.engines import default_backend, engine
 from pallas_splat.pipeline import Options, Scene, render_view
@@ -102,7 +102,11 @@ def render_with_room(render: Callable[[Options], Rendered], options: Options) ->
 
 
 def estimate_capacity(
-    gaussians: Gaussians, camera: Camera, config: Config | None = None, margin: float = 1.25
+    gaussians: Gaussians,
+    camera: Camera,
+    config: Config | None = None,
+    margin: float = 1.25,
+    backend: str | None = None,
 ) -> int:
     """Count the list entries that a view needs, with some room for motion.
 
@@ -111,24 +115,29 @@ def estimate_capacity(
         camera: the view; concrete arrays.
         config: its tile size and image formation are used.
         margin: factor on the count, at least 1.
+        backend: as for `render`; "pallas" needs fewer entries than the others.
 
     Returns:
         A value for `Config.capacity`, rounded up to a multiple of 1024.
 
     Raises:
         ValueError: a shape is wrong, the margin is below 1, or more than 2^30 are needed.
+        NotImplementedError: backend "pallas" is named and does not run on this machine.
     """
     validate(gaussians, camera)
     if margin < 1:
         raise ValueError(f"margin must be >= 1, got {margin}")
-    needed = _checked(_count(gaussians, camera, Config() if config is None else config))
+    options = make_options(gaussians, backend, config, median_depth=False, normals=False)
+    needed = _checked(_count(gaussians, camera, options))
     return max(-(-int(needed * margin) // _CAPACITY_STEP), 1) * _CAPACITY_STEP
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _count(gaussians, camera, config: Config):
-    grid = Grid(camera.width, camera.height, config.tile)
-    return count(tile_boxes(project(gaussians, camera, config), grid))
+@functools.partial(jax.jit, static_argnames="options")
+def _count(gaussians, camera, options: Options):
+    # What needs no list counts as the engine that takes over where it does not run.
+    lister: Any = engine(options.backend if options.backend == "pallas" else "xla")
+    projected = project(gaussians, camera, options.config)
+    return lister.count(projected, camera.width, camera.height, options.config)
 
 
 def _checked(intersections) -> int:

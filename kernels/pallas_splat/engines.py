@@ -1,12 +1,15 @@
 """The engines by name, and which of them run here.
 
-An engine is a module with three functions, all of which work under `jit` and `vmap`:
+An engine is a module with these functions, all of which work under `jit` and `vmap`:
 
 - `project(gaussians, camera, config) -> Projected`;
 - `composite(projected, values [N, D], width, height, config) -> Composite`, differentiable with
   respect to the values and to `projected` but for its depth, extents and visibility;
 - `median(projected, width, height, config) -> [H, W]` int32: the Gaussian that takes the pixel's
-  transmittance to one half or below, -1 where none does.
+  transmittance to one half or below, -1 where none does;
+
+and, where it keeps lists of tiles, `count(projected, width, height, config) -> []` int32: the
+entries that it needs.
 """
 
 import importlib

@@ -19,7 +19,8 @@ from pallas_splat.cameras import Matrix, to_screen
 from pallas_splat.config import ALPHA_MIN, COMPENSATION_MIN, Config
 from pallas_splat.structs import Camera, Gaussians, Projected
 
-_COVER_MARGIN = 0.01  # pixels; keeps rounding from pushing a threshold pixel out of its box
+COVER_MARGIN = 0.01
+"""Pixels that keep rounding from pushing a threshold pixel out of its box."""
 
 
 def project(gaussians: Gaussians, camera: Camera, config: Config) -> Projected:
@@ -127,7 +128,7 @@ def _extents(xx, yy, opacity):
     """Half sizes of the box around the ellipse on which alpha equals `ALPHA_MIN`."""
     xx, yy, opacity = (lax.stop_gradient(a) for a in (xx, yy, opacity))
     mahalanobis = jnp.sqrt(2 * jnp.log(jnp.maximum(opacity / ALPHA_MIN, 1.0)))
-    return (mahalanobis * jnp.sqrt(variance) + _COVER_MARGIN for variance in (xx, yy))
+    return (mahalanobis * jnp.sqrt(variance) + COVER_MARGIN for variance in (xx, yy))
 
 
 def _matmul(a: Matrix, b: Matrix) -> Matrix:

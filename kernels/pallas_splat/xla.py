@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Shaped
 
-from pallas_splat.binning import Bins, Grid, bin_gaussians
+from pallas_splat.binning import Bins, Grid, bin_gaussians, tile_boxes
+from pallas_splat.binning import count as count_boxes
 from pallas_splat.compositing import composite_tiles, composite_tiles_vjp, median_tiles
 from pallas_splat.config import Config
 from pallas_splat.linear import two_way
@@ -76,6 +77,11 @@ def median(projected: Projected, width: int, height: int, config: Config) -> Int
 
     tiles = find(lax.stop_gradient(shape_rows(projected)), _bins(projected, sizes))
     return _to_image(tiles[:, None], sizes.grid)[..., 0]
+
+
+def count(projected: Projected, width: int, height: int, config: Config) -> Int[Array, ""]:
+    """Count the list entries that a view needs; 2^31 - 1 stands for "2^30 or more"."""
+    return count_boxes(tile_boxes(projected, Grid(width, height, config.tile)))
 
 
 def _sizes(projected: Projected, width: int, height: int, config: Config) -> _Sizes:

@@ -10,6 +10,9 @@ import numpy as np
 import pallas_splat.pallas as pallas_backend
 import pytest
 from pallas_splat import Config, available, reference, render, workloads
+from pallas_splat.binning import Grid, tile_boxes
+from pallas_splat.config import ALPHA_MIN
+from pallas_splat.pallas.lists import count_entries, list_gaussians
 from pallas_splat.project import project
 
 N, WIDTH, HEIGHT = 120, 44, 33  # no multiples of a tile
@@ -96,6 +99,43 @@ def assert_close(actual, expected, tolerance):
     for (path, want), got in zip(paths, jax.tree.leaves(actual), strict=True):
         error = np.max(np.abs(np.asarray(got) - want)) / max(np.max(np.abs(want)), 1e-12)
         assert error <= tolerance, f"{jax.tree_util.keystr(path)}: {error:.2g}"
+
+
+@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("tile", [4, 8])
+def test_lists_hold_what_touches_a_tile(name, tile):
+    """In each tile all Gaussians with a visible pixel there, none twice, none beyond its box."""
+    moving, projected, _ = make_scene(name)
+    projected = dataclasses.replace(projected, **moving)
+    grid = Grid(WIDTH, HEIGHT, tile)
+    made = jax.jit(list_gaussians, static_argnums=(1, 2))(projected, grid, 8192)
+    counted = jax.jit(count_entries, static_argnums=1)(projected, grid)
+    assert made.total == counted == made.starts[grid.tiles]
+
+    boxes = tile_boxes(projected, grid)
+    column, row = np.meshgrid(np.arange(grid.columns * tile), np.arange(grid.rows * tile))
+    touched = np.asarray(alphas_in_float64(projected, column, row) >= ALPHA_MIN)
+    touched &= (column < WIDTH) & (row < HEIGHT) & (boxes.count > 0)[:, None, None]
+    pixels = (N, grid.rows, tile, grid.columns, tile)
+    touched = touched.reshape(pixels).any(axis=(2, 4)).reshape(N, -1)
+    for number in range(grid.tiles):
+        found = made.ids[made.starts[number] : made.starts[number + 1]]
+        assert len(set(found.tolist())) == len(found)
+        assert set(np.flatnonzero(touched[:, number])) <= set(found.tolist())
+        np.testing.assert_array_less(-1e-9, np.diff(projected.depth[found]))
+        across = number % grid.columns - boxes.left[found]
+        down = number // grid.columns - boxes.top[found]
+        assert ((across >= 0) & (across < boxes.columns[found])).all()
+        assert ((down >= 0) & (down * boxes.columns[found] < boxes.count[found])).all()
+    if name == "clustered" and tile == 4:
+        assert made.total < 0.9 * boxes.count.sum()
+
+
+def alphas_in_float64(projected, column, row):
+    values = {name: np.asarray(getattr(projected, name), np.float64) for name in MOVING}
+    x, y, xx, xy, yy, opacity = (values[name][:, None, None] for name in MOVING)
+    dx, dy = column + 0.5 - x, row + 0.5 - y
+    return opacity * np.exp(-0.5 * (xx * dx**2 + yy * dy**2) - xy * dx * dy)
 
 
 @pytest.mark.parametrize("name", SCENES)

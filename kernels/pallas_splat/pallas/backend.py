@@ -16,7 +16,7 @@ from pallas_splat.pallas.forward import (
     composite_tiles_saving,
     median_tiles,
 )
-from pallas_splat.pallas.lists import Lists, list_gaussians
+from pallas_splat.pallas.lists import Lists, count_entries, list_gaussians
 from pallas_splat.pallas.tile import SHAPE_COLUMNS, shape_columns
 from pallas_splat.structs import Composite, Info, Projected
 
@@ -68,6 +68,11 @@ def median(projected: Projected, width: int, height: int, config: Config) -> Int
     grid, lists = _lists(projected, width, height, config)
     table, _ = make_table(lax.stop_gradient(projected), jnp.zeros((len(projected.x), 0)))
     return median_tiles(table, lists, grid)[:height, :width]
+
+
+def count(projected: Projected, width: int, height: int, config: Config) -> Int[Array, ""]:
+    """Count the list entries that a view needs; 2^31 - 1 stands for "2^30 or more"."""
+    return count_entries(lax.stop_gradient(projected), Grid(width, height, config.tile))
 
 
 def make_table(

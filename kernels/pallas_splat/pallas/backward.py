@@ -36,7 +36,8 @@ from pallas_splat.pallas.forward import Saved, segment_length, warps
 from pallas_splat.pallas.lists import Lists
 from pallas_splat.pallas.tile import CHUNK, SHAPE_COLUMNS, Row, Tile
 
-_SUMMED = 8  # Gaussians whose rows a program sums, as many of each at once
+_SUMMED = 4  # Gaussians whose rows a program sums
+_AT_ONCE = 32  # rows of each that it loads at once
 _WARPS = 4  # of such a program
 _OPACITY_FLOOR = 1e-12  # only rows that contribute nothing have less
 
@@ -60,7 +61,7 @@ def composite_tiles_vjp(
         grid: the tiles.
     """
     groups, _, columns = table.shape
-    slots = lists.capacity + 1  # the last one is no entry's
+    slots = lists.ids.shape[0]  # more than the capacity; the last one is no entry's
     marks = jnp.zeros((groups, slots), jnp.int8)
     marks, rows = call(
         functools.partial(_rows_kernel, grid=grid),
@@ -244,11 +245,10 @@ def _as_vector(row: list[Array], length: int) -> Array:
 
 
 def _sum_kernel(order, offsets, marks, rows, sums, *, n: int):
-    """Sum the rows of some Gaussians: every `_SUMMED`th row of each first, then these sums."""
+    """Sum the rows of some Gaussians: every `_AT_ONCE`th row of each first, then these sums."""
     group, columns = pl.program_id(1), rows.shape[2]
-    nth = lax.iota(jnp.int32, _SUMMED)
-    rank = pl.program_id(0) * _SUMMED + nth
-    slot, end = offsets[rank][:, None] + nth, offsets[jnp.minimum(rank + 1, n)][:, None]
+    rank = pl.program_id(0) * _SUMMED + lax.iota(jnp.int32, _SUMMED)
+    first, end = offsets[rank][:, None], offsets[jnp.minimum(rank + 1, n)][:, None]
     column = lax.iota(jnp.int32, columns)
 
     def step(carry):
@@ -257,12 +257,15 @@ def _sum_kernel(order, offsets, marks, rows, sums, *, n: int):
         is_marked = (slot < end) & (marks[group, place] > 0)
         row = rows.at[group, place[:, :, None], column[None, None]]
         total = total + triton.load(row, mask=is_marked[:, :, None], other=0.0)
-        return slot + _SUMMED, total
+        return slot + _AT_ONCE, total
 
     _, total = lax.while_loop(
         lambda carry: jnp.max(end - carry[0]) > 0,
         step,
-        (slot, jnp.zeros((_SUMMED, _SUMMED, columns), jnp.float32)),
+        (
+            first + lax.iota(jnp.int32, _AT_ONCE),
+            jnp.zeros((_SUMMED, _AT_ONCE, columns), jnp.float32),
+        ),
     )
     gaussian = jnp.where(rank < n, order[jnp.minimum(rank, n - 1)], n)
     sums[group, gaussian[:, None], column[None]] = jnp.sum(total, axis=1)

@@ -1,4 +1,4 @@
-"""The kernels that make the lists: sums of counts, owners of slots, starts of tiles.
+"""The kernels that make the lists: counts of tiles, owners of slots, starts of tiles.
 
 XLA can express all of it, but its cumulative sums, `repeat` and `searchsorted` take some hundred
 launches on a GPU, which cost more time than the compositing itself. Here they take four.
@@ -10,25 +10,29 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
-from pallas_splat.binning import COUNT_MAX, Boxes, Grid
+from pallas_splat.binning import COUNT_MAX, Grid
 from pallas_splat.pallas.call import call, float32
+from pallas_splat.pallas.outlines import load_outline, span
 
-BLOCK = 1024
-"""Numbers that a program works on."""
+LENGTH = 1024
+"""Lists are of a multiple of this length."""
 
+_COUNTED = 256  # ranks that a program counts for
+_EXPANDED = 128  # slots that a program, of one warp, finds the owners of
 _WARPS = 4
 
 
 def sum_counts(
-    order: Int[Array, " N"], counts: Int[Array, " N"], capacity: int
+    order: Int[Array, " N"], outlines: Float[Array, "N 16"], grid: Grid, capacity: int
 ) -> tuple[Int[Array, " M"], Int[Array, "1"]]:
-    """Give every Gaussian its first slot, in an order.
+    """Count the tiles of every Gaussian and give it its first slot, in an order.
 
     Args:
         order: Gaussian of each rank.
-        counts: slots that each Gaussian needs.
+        outlines: of the Gaussians.
+        grid: the tiles.
         capacity: slots that there are.
 
     Returns:
@@ -36,18 +40,18 @@ def sum_counts(
         zero if the sum exceeds the capacity. And that sum; 2^31 - 1 stands for "2^30 or more".
     """
     n = order.shape[0]
-    blocks = n // BLOCK + 1  # at least one rank past the last
+    blocks = n // _COUNTED + 1  # at least one rank past the last
     ordered, sums, sizes = call(
-        functools.partial(_gather_counts, n=n),
-        [_int32(blocks * BLOCK), _int32(blocks), float32(blocks)],
+        functools.partial(_count, n=n, grid=grid),
+        [_int32(blocks * _COUNTED), _int32(blocks), float32(blocks)],
         order,
-        counts,
+        outlines,
         grid=(blocks,),
         warps=_WARPS,
     )
     offsets, total = call(
         functools.partial(_add_counts, blocks=blocks, capacity=capacity),
-        [_int32(blocks * BLOCK), _int32(1)],
+        [_int32(blocks * _COUNTED), _int32(1)],
         ordered,
         sums,
         sizes,
@@ -58,16 +62,20 @@ def sum_counts(
 
 
 def expand(
-    order: Int[Array, " N"], offsets: Int[Array, " M"], boxes: Boxes, grid: Grid, length: int
+    order: Int[Array, " N"],
+    offsets: Int[Array, " M"],
+    outlines: Float[Array, "N 16"],
+    grid: Grid,
+    length: int,
 ) -> tuple[Shaped[Array, " length"], Int[Array, " length"], Int[Array, " length"]]:
     """Give every slot its tile and its Gaussian.
 
     Args:
         order: Gaussian of each rank.
         offsets: first slot of each rank, see `sum_counts`.
-        boxes: of the Gaussians.
+        outlines: of the Gaussians.
         grid: the tiles.
-        length: number of slots, a multiple of `BLOCK`.
+        length: number of slots, a multiple of `LENGTH`.
 
     Returns:
         The tiles, as unsigned integers of as few bits as can number them, so that sorting takes
@@ -80,11 +88,9 @@ def expand(
         [jax.ShapeDtypeStruct((length,), number), _int32(length), _int32(length)],
         order,
         offsets,
-        boxes.left,
-        boxes.top,
-        boxes.columns,
-        grid=(length // BLOCK,),
-        warps=_WARPS,
+        outlines,
+        grid=(length // _EXPANDED,),
+        warps=1,
     )
     return tiles, owners, slots
 
@@ -104,27 +110,33 @@ def index(
         n_tiles: number of tiles.
 
     Returns:
-        The Gaussians. And the starts, M > n_tiles of them; from n_tiles on, where the last run
-        ends or later.
+        The Gaussians. And the starts, M > n_tiles of them; that of n_tiles is where the last
+        tile's run ends.
     """
     length = tiles.shape[0]
-    blocks = n_tiles // BLOCK + 1
+    blocks = n_tiles // LENGTH + 1
     ids, starts = call(
         functools.partial(_index, length=length, blocks=blocks),
-        [_int32(length), _int32(blocks * BLOCK)],
+        [_int32(length), _int32(blocks * LENGTH)],
         tiles,
         slots,
         owners,
-        grid=(max(length // BLOCK, blocks),),
+        grid=(max(length // LENGTH, blocks),),
         warps=_WARPS,
     )
     return ids, starts
 
 
-def _gather_counts(order, counts, ordered, sums, sizes, *, n: int):
+def _count(order, outlines, ordered, sums, sizes, *, n: int, grid: Grid):
     block = pl.program_id(0)
-    rank = block * BLOCK + lax.iota(jnp.int32, BLOCK)
-    count = jnp.where(rank < n, counts[order[jnp.minimum(rank, n - 1)]], 0)
+    rank = block * _COUNTED + lax.iota(jnp.int32, _COUNTED)
+    outline = load_outline(outlines, order[jnp.minimum(rank, n - 1)])
+    rows = jnp.where(rank < n, outline.rows, 0)
+
+    def add_row(row, count):
+        return count + jnp.where(row < rows, span(outline, row, grid)[1], 0)
+
+    count = lax.fori_loop(0, jnp.max(rows), add_row, jnp.zeros_like(rank))
     ordered[rank] = count
     sums[block] = jnp.sum(count)
     sizes[block] = jnp.sum(count.astype(jnp.float32))  # where the sum may wrap
@@ -138,7 +150,7 @@ def _add_counts(ordered, sums, sizes, offsets, total, *, blocks: int, capacity: 
     countable = jnp.sum(jnp.where(exists, sizes[there], 0)) < COUNT_MAX
     whole = jnp.where(countable, jnp.sum(sums), jnp.iinfo(jnp.int32).max)
     before = jnp.sum(jnp.where(number < block, sums, 0))
-    rank = block * BLOCK + lax.iota(jnp.int32, BLOCK)
+    rank = block * _COUNTED + lax.iota(jnp.int32, _COUNTED)
     count = ordered[rank]
     offsets[rank] = jnp.where(whole <= capacity, before + lax.cumsum(count) - count, 0)
 
@@ -147,8 +159,8 @@ def _add_counts(ordered, sums, sizes, offsets, total, *, blocks: int, capacity: 
         total[0] = whole
 
 
-def _expand(order, offsets, left, top, columns, tiles, owners, slots, *, n: int, grid: Grid):
-    slot = pl.program_id(0) * BLOCK + lax.iota(jnp.int32, BLOCK)
+def _expand(order, offsets, outlines, tiles, owners, slots, *, n: int, grid: Grid):
+    slot = pl.program_id(0) * _EXPANDED + lax.iota(jnp.int32, _EXPANDED)
 
     def halve(_, bounds):
         """Keep the last rank whose first slot is not behind this one between the bounds."""
@@ -160,10 +172,23 @@ def _expand(order, offsets, left, top, columns, tiles, owners, slots, *, n: int,
     bounds = jnp.zeros_like(slot), jnp.full_like(slot, n - 1)
     rank, _ = lax.fori_loop(0, n.bit_length(), halve, bounds)
     owner = order[rank]
-    nth = slot - offsets[rank]
-    width = jnp.maximum(columns[owner], 1)
-    row, column = top[owner] + nth // width, left[owner] + nth % width
-    tile = jnp.where(slot < offsets[n], row * grid.columns + column, grid.tiles)
+    outline = load_outline(outlines, owner)
+
+    def look(carry):
+        """Look for the slot's tile in the next row of its Gaussian."""
+        row, nth, tile = carry
+        first, count = span(outline, row, grid)
+        here = (outline.top + row) * grid.columns + outline.left + first + nth
+        is_sought = tile < 0
+        tile = jnp.where(is_sought & (nth < count), here, tile)
+        return row + 1, jnp.where(is_sought, nth - count, nth), tile
+
+    exists = slot < offsets[n]
+    *_, tile = lax.while_loop(
+        lambda carry: (jnp.min(carry[2]) < 0) & (carry[0] < grid.rows),
+        look,
+        (jnp.int32(0), slot - offsets[rank], jnp.where(exists, -1, grid.tiles)),
+    )
     tiles[slot] = tile.astype(tiles.dtype)
     owners[slot] = owner
     slots[slot] = slot
@@ -171,9 +196,9 @@ def _expand(order, offsets, left, top, columns, tiles, owners, slots, *, n: int,
 
 def _index(tiles, slots, owners, ids, starts, *, length: int, blocks: int):
     block = pl.program_id(0)
-    number = block * BLOCK + lax.iota(jnp.int32, BLOCK)
+    number = block * LENGTH + lax.iota(jnp.int32, LENGTH)
 
-    @pl.when(block < length // BLOCK)
+    @pl.when(block < length // LENGTH)
     def _():
         ids[number] = owners[slots[number]]
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, Shaped
 
-from pallas_splat.binning import Grid, tile_boxes
+from pallas_splat.binning import COUNT_MAX, Grid, tile_boxes
 from pallas_splat.pallas.call import require_gpu
-from pallas_splat.pallas.list_kernels import BLOCK, expand, index, sum_counts
+from pallas_splat.pallas.list_kernels import LENGTH, expand, index, sum_counts
+from pallas_splat.pallas.outlines import outline_table
 from pallas_splat.sorting import depth_order
 from pallas_splat.structs import Projected
 
@@ -62,9 +63,10 @@ def list_gaussians(projected: Projected, grid: Grid, capacity: int) -> Lists:
     """
     boxes = tile_boxes(projected, grid)
     order = require_gpu(depth_order(jnp.where(boxes.count > 0, projected.depth, jnp.inf)))
-    offsets, total = sum_counts(order, boxes.count, capacity)
-    length = -(-(capacity + PADDING) // BLOCK) * BLOCK
-    tiles, owners, slots = expand(order, offsets, boxes, grid, length)
+    outlines = outline_table(projected, boxes)
+    offsets, total = sum_counts(order, outlines, grid, capacity)
+    length = -(-(capacity + PADDING) // LENGTH) * LENGTH
+    tiles, owners, slots = expand(order, offsets, outlines, grid, length)
     # A stable sort of small integers, which XLA leaves to CUB's radix sort.
     tiles, slots = lax.sort((tiles, slots), num_keys=1, is_stable=True)
     ids, starts = index(tiles, slots, owners, grid.tiles)
@@ -79,3 +81,10 @@ def list_gaussians(projected: Projected, grid: Grid, capacity: int) -> Lists:
         overflow=total[0] > capacity,
         capacity=capacity,
     )
+
+
+def count_entries(projected: Projected, grid: Grid) -> Int[Array, ""]:
+    """Count the entries of all lists; 2^31 - 1 stands for "2^30 or more"."""
+    order = require_gpu(lax.iota(jnp.int32, len(projected.x)))
+    outlines = outline_table(projected, tile_boxes(projected, grid))
+    return sum_counts(order, outlines, grid, COUNT_MAX)[1][0]
