@@ -5,10 +5,10 @@
 #     experiments/benchmarks/gpu.sh OUT benchmark   # only the steps named
 #
 # Steps: versions, check (kernels against the reference), tests (the contract's, on the GPU),
-# prepare (compiles what peers compile at first use), benchmark, memcheck, racecheck, stages.
-# The second to the fourth run side by side, and so do memcheck and racecheck; while something is
-# timed, nothing else runs. A step that fails or runs out of time does not keep the next from
-# starting, except that nothing is timed or sanitized where the kernels did not run at all.
+# prepare (compiles what peers compile at first use), memcheck, racecheck (of compute-sanitizer),
+# benchmark, kernels (time of each). All but the first and the last two run side by side; while
+# something is timed, nothing else runs. A step that fails or runs out of time does not keep the
+# next from starting, except that nothing is timed where the kernels did not run at all.
 #
 # Needs a Python (PYTHON, default python3) with jax for CUDA, jaxtyping, numpy, scipy, pytest and
 # pytest-xdist; uses compute-sanitizer, torch with gsplat, and splax where they are installed.
@@ -18,7 +18,7 @@
 set -u
 out=$(realpath -m "${1:?usage: gpu.sh OUT [STEP...]}")
 shift
-wanted=" ${*:-versions check tests prepare benchmark memcheck racecheck stages} "
+wanted=" ${*:-versions check tests prepare memcheck racecheck benchmark kernels} "
 python=${PYTHON:-python3}
 deadline=$((SECONDS + ${SECONDS_MAX:-530}))
 cd "$(dirname "$0")/../.." || exit 1
@@ -83,13 +83,29 @@ contract=$(printf 'tests/pallas_splat/test_%s.py ' pallas pallas_lowering contra
 step check 140 "$python" -m experiments.benchmarks.gpu_check &
 check=$!
 # shellcheck disable=SC2086
-step tests 150 "$python" -m pytest -q -n 8 -p no:cacheprovider --durations 5 \
+step tests 200 "$python" -m pytest -q -n 5 -p no:cacheprovider --durations 5 \
   -k "not xla and not native" $contract &
-tests=$!
-step prepare 200 "$python" -m experiments.benchmarks.splat --out "$work/prepared.json" \
+running=$!
+step prepare 220 "$python" -m experiments.benchmarks.splat --out "$work/prepared.json" \
   --backends pallas --peers gsplat-cuda-packed splax --scenes avatar --sizes 2000x128 \
-  --max-seconds 0.1 --timeout 180 &
-together "$tests" $!
+  --max-seconds 0.1 --timeout 200 &
+running="$running $!"
+sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
+for tool in memcheck racecheck; do
+  [[ $wanted == *" $tool "* ]] || continue
+  if [[ -n $sanitizer ]]; then
+    # Every buffer gets an allocation of its own, so that the sanitizer knows where it ends, and
+    # every kernel its own launch.
+    XLA_PYTHON_CLIENT_ALLOCATOR=platform XLA_FLAGS=--xla_gpu_enable_command_buffer= \
+      step "$tool" 200 "$sanitizer" --tool "$tool" --error-exitcode 9 \
+      "$python" -m experiments.benchmarks.gpu_check --small &
+    running="$running $!"
+  else
+    note "$tool: skipped: compute-sanitizer is not installed"
+  fi
+done
+# shellcheck disable=SC2086
+together $running
 code=0
 wait "$check" || code=$?
 ((code)) && failed=1
@@ -99,26 +115,8 @@ if ((code && code != 3 && code != 124)); then # 3: a result is off, 124: too slo
 fi
 
 step benchmark "$(left 0)" "$python" -m experiments.benchmarks.splat --out "$out/splat.json" \
-  --backends pallas xla --peers gsplat-cuda-packed gsplat-cuda-unpacked splax \
-  --max-seconds 0.5 --repeats 30 --timeout 100 --together 3 --budget "$(left 190)" || failed=1
+  --backends pallas --peers gsplat-cuda-packed gsplat-cuda-unpacked splax \
+  --max-seconds 0.5 --repeats 30 --timeout 100 --together 4 --budget "$(left 50)" || failed=1
 
-# Every buffer gets an allocation of its own, so that the sanitizer knows where it ends.
-sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
-running=
-for tool in memcheck racecheck; do
-  [[ $wanted == *" $tool "* ]] || continue
-  if [[ -n $sanitizer ]]; then
-    XLA_PYTHON_CLIENT_ALLOCATOR=platform step "$tool" 100 \
-      "$sanitizer" --tool "$tool" --error-exitcode 9 \
-      "$python" -m experiments.benchmarks.gpu_check --small &
-    running="$running $!"
-  else
-    note "$tool: skipped: compute-sanitizer is not installed"
-  fi
-done
-# shellcheck disable=SC2086
-together $running
-
-step stages 80 "$python" -m experiments.benchmarks.gpu_stages --sizes 100000x512 100000x1024 ||
-  failed=1
+step kernels 60 "$python" -m experiments.benchmarks.gpu_kernels || failed=1
 exit "$failed"

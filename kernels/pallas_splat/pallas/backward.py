@@ -36,8 +36,8 @@ from pallas_splat.pallas.forward import Saved, segment_length, warps
 from pallas_splat.pallas.lists import Lists
 from pallas_splat.pallas.tile import CHUNK, SHAPE_COLUMNS, Row, Tile
 
-_SUMMED = 4  # Gaussians whose rows a program sums
-_AT_ONCE = 32  # rows of each that it loads at once
+_SUMMED = 8  # Gaussians whose rows a program sums
+_AT_ONCE = 16  # rows of each that it loads at once
 _WARPS = 4  # of such a program
 _OPACITY_FLOOR = 1e-12  # only rows that contribute nothing have less
 

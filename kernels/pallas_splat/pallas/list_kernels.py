@@ -10,17 +10,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int, Shaped
 
 from pallas_splat.binning import COUNT_MAX, Grid
 from pallas_splat.pallas.call import call, float32
-from pallas_splat.pallas.outlines import load_outline, span
+from pallas_splat.pallas.outlines import Outline, load_outline, span
 
 LENGTH = 1024
 """Lists are of a multiple of this length."""
 
 _COUNTED = 256  # ranks that a program counts for
-_EXPANDED = 128  # slots that a program, of one warp, finds the owners of
+_EXPANDED = 4  # Gaussians whose slots a program, of one warp, writes
+_ROWS = 8  # of tiles of each that it writes at once
+_CLEARED = 32  # slots of nobody that it writes at once
 _WARPS = 4
 
 
@@ -75,21 +78,21 @@ def expand(
         offsets: first slot of each rank, see `sum_counts`.
         outlines: of the Gaussians.
         grid: the tiles.
-        length: number of slots, a multiple of `LENGTH`.
+        length: number of slots.
 
     Returns:
         The tiles, as unsigned integers of as few bits as can number them, so that sorting takes
         fewer passes; slots that no Gaussian owns get the number behind the last tile. The
-        Gaussians. And the slots themselves.
+        Gaussians; Gaussian 0 for those slots. And the slots themselves.
     """
     number = jnp.uint16 if grid.tiles < 2**16 else jnp.uint32
     tiles, owners, slots = call(
-        functools.partial(_expand, n=order.shape[0], grid=grid),
+        functools.partial(_expand, n=order.shape[0], length=length, grid=grid),
         [jax.ShapeDtypeStruct((length,), number), _int32(length), _int32(length)],
         order,
         offsets,
         outlines,
-        grid=(length // _EXPANDED,),
+        grid=(-(-order.shape[0] // _EXPANDED),),
         warps=1,
     )
     return tiles, owners, slots
@@ -159,39 +162,44 @@ def _add_counts(ordered, sums, sizes, offsets, total, *, blocks: int, capacity: 
         total[0] = whole
 
 
-def _expand(order, offsets, outlines, tiles, owners, slots, *, n: int, grid: Grid):
-    slot = pl.program_id(0) * _EXPANDED + lax.iota(jnp.int32, _EXPANDED)
+def _expand(order, offsets, outlines, tiles, owners, slots, *, n: int, length: int, grid: Grid):
+    """Write the slots of some Gaussians, a few rows of tiles of each at a time."""
+    program = pl.program_id(0)
 
-    def halve(_, bounds):
-        """Keep the last rank whose first slot is not behind this one between the bounds."""
-        low, high = bounds
-        middle = (low + high + 1) >> 1
-        is_low = offsets[middle] <= slot
-        return jnp.where(is_low, middle, low), jnp.where(is_low, high, middle - 1)
+    def write(slot, tile, owner, mask):
+        triton.store(tiles.at[slot], tile.astype(tiles.dtype), mask=mask)
+        triton.store(owners.at[slot], owner, mask=mask)
+        triton.store(slots.at[slot], slot, mask=mask)
 
-    bounds = jnp.zeros_like(slot), jnp.full_like(slot, n - 1)
-    rank, _ = lax.fori_loop(0, n.bit_length(), halve, bounds)
-    owner = order[rank]
-    outline = load_outline(outlines, owner)
+    rank = program * _EXPANDED + lax.iota(jnp.int32, _EXPANDED)
+    owner = order[jnp.minimum(rank, n - 1)]
+    outline = Outline(*(field[:, None] for field in load_outline(outlines, owner)))
+    start, stop = (offsets[jnp.minimum(rank + k, n)][:, None] for k in range(2))
+    rows = jnp.where(start < stop, outline.rows, 0)
 
-    def look(carry):
-        """Look for the slot's tile in the next row of its Gaussian."""
-        row, nth, tile = carry
+    def write_rows(carry):
+        first_row, start = carry
+        row = first_row + lax.iota(jnp.int32, _ROWS)[None]
         first, count = span(outline, row, grid)
-        here = (outline.top + row) * grid.columns + outline.left + first + nth
-        is_sought = tile < 0
-        tile = jnp.where(is_sought & (nth < count), here, tile)
-        return row + 1, jnp.where(is_sought, nth - count, nth), tile
+        count = jnp.where(row < rows, count, 0)
+        slot = start + lax.cumsum(count, axis=1) - count
+        tile = (outline.top + row) * grid.columns + outline.left + first
 
-    exists = slot < offsets[n]
-    *_, tile = lax.while_loop(
-        lambda carry: (jnp.min(carry[2]) < 0) & (carry[0] < grid.rows),
-        look,
-        (jnp.int32(0), slot - offsets[rank], jnp.where(exists, -1, grid.tiles)),
-    )
-    tiles[slot] = tile.astype(tiles.dtype)
-    owners[slot] = owner
-    slots[slot] = slot
+        def write_column(column, _):
+            by_row = jnp.broadcast_to(owner[:, None], slot.shape)
+            write(slot + column, tile + column, by_row, column < count)
+
+        lax.fori_loop(0, jnp.max(count), write_column, None)
+        return first_row + _ROWS, start + jnp.sum(count, axis=1)[:, None]
+
+    lax.while_loop(lambda carry: jnp.max(rows) > carry[0], write_rows, (jnp.int32(0), start))
+
+    def write_rest(slot):
+        write(slot, jnp.full_like(slot, grid.tiles), jnp.zeros_like(slot), slot < length)
+        return slot + -(-n // _EXPANDED) * _CLEARED
+
+    slot = offsets[n] + program * _CLEARED + lax.iota(jnp.int32, _CLEARED)
+    lax.while_loop(lambda slot: jnp.min(slot) < length, write_rest, slot)
 
 
 def _index(tiles, slots, owners, ids, starts, *, length: int, blocks: int):

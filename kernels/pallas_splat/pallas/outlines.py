@@ -80,8 +80,9 @@ def outline_table(projected: Projected, boxes: Boxes) -> Float[Array, "N 16"]:
         columns=boxes.columns,
         rows=boxes.count // jnp.maximum(boxes.columns, 1),
     )
-    table = jnp.stack([column.astype(jnp.float32) for column in outline], axis=1)
-    return jnp.pad(table, ((0, 0), (0, _COLUMNS - table.shape[1])))
+    columns = [column.astype(jnp.float32)[:, None] for column in outline]
+    rest = jnp.zeros((len(projected.x), _COLUMNS - len(columns)), jnp.float32)
+    return jnp.concatenate([*columns, rest], axis=1)
 
 
 def load_outline(table, gaussians: Array) -> Outline:
