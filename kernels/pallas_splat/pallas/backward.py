@@ -248,24 +248,17 @@ def _sum_kernel(order, offsets, marks, rows, sums, *, n: int):
     """Sum the rows of some Gaussians: every `_AT_ONCE`th row of each first, then these sums."""
     group, columns = pl.program_id(1), rows.shape[2]
     rank = pl.program_id(0) * _SUMMED + lax.iota(jnp.int32, _SUMMED)
-    first, end = offsets[rank][:, None], offsets[jnp.minimum(rank + 1, n)][:, None]
+    first, end = offsets[rank], offsets[jnp.minimum(rank + 1, n)]
     column = lax.iota(jnp.int32, columns)
 
-    def step(carry):
-        slot, total = carry
+    def add_rows(nth, total):
+        slot = first[:, None] + nth * _AT_ONCE + lax.iota(jnp.int32, _AT_ONCE)
         place = jnp.minimum(slot, marks.shape[1] - 1)
-        is_marked = (slot < end) & (marks[group, place] > 0)
+        is_marked = (slot < end[:, None]) & (marks[group, place] > 0)
         row = rows.at[group, place[:, :, None], column[None, None]]
-        total = total + triton.load(row, mask=is_marked[:, :, None], other=0.0)
-        return slot + _AT_ONCE, total
+        return total + triton.load(row, mask=is_marked[:, :, None], other=0.0)
 
-    _, total = lax.while_loop(
-        lambda carry: jnp.max(end - carry[0]) > 0,
-        step,
-        (
-            first + lax.iota(jnp.int32, _AT_ONCE),
-            jnp.zeros((_SUMMED, _AT_ONCE, columns), jnp.float32),
-        ),
-    )
+    nothing = jnp.zeros((_SUMMED, _AT_ONCE, columns), jnp.float32)
+    total = lax.fori_loop(0, pl.cdiv(jnp.max(end - first), _AT_ONCE), add_rows, nothing)
     gaussian = jnp.where(rank < n, order[jnp.minimum(rank, n - 1)], n)
     sums[group, gaussian[:, None], column[None]] = jnp.sum(total, axis=1)

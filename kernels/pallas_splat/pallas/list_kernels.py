@@ -173,30 +173,30 @@ def _expand(order, offsets, outlines, tiles, owners, slots, *, n: int, length: i
 
     rank = program * _EXPANDED + lax.iota(jnp.int32, _EXPANDED)
     owner = order[jnp.minimum(rank, n - 1)]
-    outline = Outline(*(field[:, None] for field in load_outline(outlines, owner)))
-    start, stop = (offsets[jnp.minimum(rank + k, n)][:, None] for k in range(2))
-    rows = jnp.where(start < stop, outline.rows, 0)
+    fields = load_outline(outlines, owner)
+    outline = Outline(*(field[:, None] for field in fields))
+    start, stop = (offsets[jnp.minimum(rank + k, n)] for k in range(2))
+    rows = jnp.where(start < stop, fields.rows, 0)
 
-    def write_rows(carry):
-        first_row, start = carry
-        row = first_row + lax.iota(jnp.int32, _ROWS)[None]
+    def write_rows(nth, start):
+        row = nth * _ROWS + lax.iota(jnp.int32, _ROWS)[None]
         first, count = span(outline, row, grid)
-        count = jnp.where(row < rows, count, 0)
-        slot = start + lax.cumsum(count, axis=1) - count
+        count = jnp.where(row < rows[:, None], count, 0)
+        slot = start[:, None] + lax.cumsum(count, axis=1) - count
         tile = (outline.top + row) * grid.columns + outline.left + first
 
         def write_column(column, _):
             by_row = jnp.broadcast_to(owner[:, None], slot.shape)
             write(slot + column, tile + column, by_row, column < count)
 
-        lax.fori_loop(0, jnp.max(count), write_column, None)
-        return first_row + _ROWS, start + jnp.sum(count, axis=1)[:, None]
+        lax.fori_loop(0, jnp.max(jnp.max(count, axis=1)), write_column, None)
+        return start + jnp.sum(count, axis=1)
 
-    lax.while_loop(lambda carry: jnp.max(rows) > carry[0], write_rows, (jnp.int32(0), start))
+    lax.fori_loop(0, pl.cdiv(jnp.max(rows), _ROWS), write_rows, start)
 
     def write_rest(slot):
         write(slot, jnp.full_like(slot, grid.tiles), jnp.zeros_like(slot), slot < length)
-        return slot + -(-n // _EXPANDED) * _CLEARED
+        return slot + pl.cdiv(n, _EXPANDED) * _CLEARED
 
     slot = offsets[n] + program * _CLEARED + lax.iota(jnp.int32, _CLEARED)
     lax.while_loop(lambda slot: jnp.min(slot) < length, write_rest, slot)
