@@ -4,8 +4,10 @@ Prints what the compiler says about memory and work of a render, and of a render
 on one device and on a mesh that shares out a batch of cameras. No device of the platform is needed:
 
 - `tpu`: compiled for a topology by `libtpu` (the extra `tpu`);
-- `cpu`: compiled for this machine;
-- `cuda`: lowered to StableHLO only, as compiling for it needs its plugin.
+- `cuda`: compiled for an H100 by JAX's plugin for CUDA (the extra `cuda`; of it, jax-cuda12-plugin,
+  jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12 suffice), lowered to StableHLO only without it; XLA does
+  not use CUB's sorts where it sees no GPU;
+- `cpu`: compiled for this machine.
 """
 
 import argparse
@@ -23,14 +25,42 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pallas_splat import Camera, Config, Gaussians, estimate_capacity, render, workloads
 
+CUDA_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 _MEBIBYTE = 2**20
+_H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  threads_per_core_limit: 2048
+  core_count: 132
+  fpus_per_core: 128
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  clock_rate_ghz: 1.98
+  device_memory_size: 84942979072
+  cuda_compute_capability { major: 9 }
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 8 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+runtime_version { major: 12 minor: 8 }
+"""
+"""What XLA has to know of a GPU, as text of its GpuTargetConfigProto."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Compile and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--platform", choices=["tpu", "cpu", "cuda"], default="cpu")
-    parser.add_argument("--topology", default="v5e:2x2", help="of TPUs")
+    parser.add_argument("--topology", help="v5e:2x2 of TPUs, 1x1x1 of GPUs where none is given")
     parser.add_argument("--gaussians", type=int, default=40_000)
     parser.add_argument("--size", type=int, default=512, help="of the image, pixels")
     parser.add_argument("--backend", default="xla")
@@ -47,27 +77,34 @@ def main(arguments: list[str] | None = None) -> None:
     devices = find_devices(options.platform, options.topology)
     print(
         f"{options.gaussians} Gaussians, {options.size} x {options.size} pixels, "
-        f"backend {options.backend}, {options.platform}"
-        + (f" {options.topology} ({devices[0].device_kind})" if options.platform == "tpu" else "")
+        f"backend {options.backend}, {options.platform}, {len(devices)} x {devices[0].device_kind}"
     )
     for n_devices in sorted({1, len(devices)}):
         mesh = Mesh(np.array(devices[:n_devices]), ("cameras",))
         for name, function in functions(options.backend, camera, config, mesh).items():
             where = f"{name}, {n_devices} device{'s' * (n_devices > 1)}"
             traced = trace(function, gaussians, camera, mesh)
-            if options.platform == "cuda":
-                text = traced.lower(lowering_platforms=("cuda",)).as_text()
-                print(f"{where}: lowered only, {len(text.splitlines())} lines of StableHLO")
+            lowered = traced.lower(lowering_platforms=(options.platform,))
+            if options.platform != "cpu" and devices[0].platform == "cpu":
+                lines = len(lowered.as_text().splitlines())
+                print(f"{where}: lowered only, {lines} lines of StableHLO")
             else:
-                print(f"{where}: {describe(traced.lower().compile())}", flush=True)
+                print(f"{where}: {describe(lowered.compile())}", flush=True)
 
 
-def find_devices(platform: str, topology: str) -> list[Any]:
-    """Return the devices to compile for: of a TPU topology, else those of this machine."""
-    if platform != "tpu":
-        return jax.devices("cpu")
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # there is no TPU machine to ask
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+def find_devices(platform: str, topology: str | None) -> list[Any]:
+    """Return the devices to compile for: of a topology, else those of this machine."""
+    if platform == "tpu":
+        os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # there is no TPU machine to ask
+        described = topologies.get_topology_desc(topology or "v5e:2x2", "tpu")
+        return list(described.devices)
+    devices = jax.devices("cpu")  # makes JAX look for plugins
+    if platform == "cuda" and any(importlib.util.find_spec(name) for name in CUDA_PLUGINS):
+        described = topologies.get_topology_desc(
+            "", "cuda", target_config=_H100, topology=topology or "1x1x1"
+        )
+        devices = list(described.devices)
+    return devices
 
 
 def functions(
