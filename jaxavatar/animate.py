@@ -97,12 +97,17 @@ def joint_transforms(avatar: Avatar, transforms: Float[Array, "J 7"]) -> Float[A
     return body.skinning_transforms(avatar.joints, rest @ jaxlie.SE3(transforms), body.PARENTS)
 
 
+def body_transforms(avatar: Avatar, deltas: BodyPose) -> Float[Array, "T b 7"]:
+    """Return what `follow` takes from a clip of poses: `delta_transforms` of the body's joints."""
+    return delta_transforms(avatar, deltas)[:, :BODY_JOINTS]
+
+
 def follow(motion: Motion, transforms: Float[Array, "T b 7"]) -> Motion:
     """Let the first `b` joints follow given transforms, the others stay with the speech.
 
     Args:
         motion: T frames, from `track`.
-        transforms: T_m of the first `BODY_JOINTS` joints, from `delta_transforms`.
+        transforms: T_m of the first `BODY_JOINTS` joints, from `body_transforms`.
     """
     kept = motion.transforms[:, transforms.shape[1] :]
     return dataclasses.replace(motion, transforms=jnp.concatenate([transforms, kept], axis=1))

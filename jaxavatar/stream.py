@@ -23,6 +23,9 @@ from jaxavatar.animate import (
 from jaxavatar.deformer import AvatarCode, Driver, Motion, Window, chunk, initial_state
 from jaxavatar.structs import Avatar, BodyPose, Drive, Frames
 
+CHUNK = 25
+"""Frames that are worked on at once unless told otherwise."""
+
 _Clip = TypeVar("_Clip")
 
 
@@ -33,7 +36,7 @@ def stream(
     drive: Drive,
     camera: Camera,
     background: Float[Array, "#H #W 3"] | Float[Array, " 3"],
-    frames: int = 25,
+    frames: int = CHUNK,
     backend: str | None = None,
     config: Config | None = None,
     body: Float[Array, "T b 7"] | None = None,
@@ -62,8 +65,32 @@ def stream(
             `deformer.chunk`).
     """
     total = drive.audio.shape[0]
-    posed = _speaking(driver, params, avatar, drive, frames, body)
+    posed = stream_gaussians(driver, params, avatar, drive, frames, body)
     return _rendered(posed, total, camera, background, frames, backend, config)
+
+
+def stream_gaussians(
+    driver: Driver,
+    params: Params,
+    avatar: Avatar,
+    drive: Drive,
+    frames: int = CHUNK,
+    body: Float[Array, "T b 7"] | None = None,
+) -> Iterator[Gaussians]:
+    """Yield what `stream` renders: posed Gaussians, every leaf with a leading axis of `frames`.
+
+    What the last chunk holds past the end of the speech has no meaning. Arguments and errors are
+    those of `stream`.
+    """
+    drive = jax.device_get(drive)
+    body = jax.device_get(body)
+    code = _encode(driver, params, avatar)
+    state = initial_state(driver.config)
+    for start in range(0, drive.audio.shape[0], frames):
+        window = chunk(drive, start, frames, driver.config.halo)
+        followed = None if body is None else _rows(body, start, frames)
+        posed, state = _deform_chunk(driver, params, avatar, code, window, state, followed)
+        yield posed
 
 
 def stream_poses(
@@ -71,7 +98,7 @@ def stream_poses(
     deltas: BodyPose,
     camera: Camera,
     background: Float[Array, "#H #W 3"] | Float[Array, " 3"],
-    frames: int = 25,
+    frames: int = CHUNK,
     backend: str | None = None,
     config: Config | None = None,
 ) -> Iterator[Frames]:
@@ -96,7 +123,7 @@ def stream_poses(
 
 
 def stream_motion(
-    driver: Driver, params: Params, avatar: Avatar, drive: Drive, frames: int = 25
+    driver: Driver, params: Params, avatar: Avatar, drive: Drive, frames: int = CHUNK
 ) -> Iterator[tuple[Float[np.ndarray, "t M 7"], Float[np.ndarray, "t K 3"]]]:
     """Yield what the driver does, in chunks of `frames` frames, the last one shorter.
 
@@ -113,26 +140,6 @@ def stream_motion(
         motion, points, state = _track_chunk(driver, params, avatar, code, window, state)
         left = total - start
         yield np.asarray(motion.transforms[:left]), np.asarray(points[:left])
-
-
-def _speaking(
-    driver: Driver,
-    params: Params,
-    avatar: Avatar,
-    drive: Drive,
-    frames: int,
-    body: Float[Array, "T b 7"] | None,
-) -> Iterator[Gaussians]:
-    """Yield the posed Gaussians of chunks of full length; what is past the end is meaningless."""
-    drive = jax.device_get(drive)
-    body = jax.device_get(body)
-    code = _encode(driver, params, avatar)
-    state = initial_state(driver.config)
-    for start in range(0, drive.audio.shape[0], frames):
-        window = chunk(drive, start, frames, driver.config.halo)
-        followed = None if body is None else _rows(body, start, frames)
-        posed, state = _deform_chunk(driver, params, avatar, code, window, state, followed)
-        yield posed
 
 
 def _rendered(

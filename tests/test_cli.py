@@ -581,3 +581,45 @@ def test_export_motion(tmp_path, speech, monkeypatch, toys, capsys):
     assert ".npz" in wrong and not (tmp_path / "m.txt").exists()
     gone = fails(capsys, *command, "--speech", tmp_path / "gone.wav", "--out", tmp_path / "m.npz")
     assert "gone.wav" in gone and not (tmp_path / "m.npz").exists()
+
+
+def test_export(tmp_path, speech, monkeypatch, toys, capsys):
+    """Gaussians at rest and at a moment of a speech are those that would be rendered."""
+    gsply = pytest.importorskip("gsply")
+    config = DriverConfig(width=16, heads=2, head_width=8, face_code=4, octaves=2)
+    drive = toys.drive(frames=30)
+    avatar = toys.avatar()
+    avatar_file.save_avatar(tmp_path / "p.avatar", avatar, {})
+    params = jax.jit(Driver(config).init)(
+        jax.random.key(0), avatar, whole(drive, config.halo), initial_state(config)
+    )
+    save_params(tmp_path / "driver.npz", params, config)
+    monkeypatch.setattr(jaxavatar.drive, "make_drive", lambda samples, text: drive)
+    export = ["export", tmp_path / "p.avatar", "--out"]
+    speaking = ["--speech", speech, "--driver", tmp_path / "driver.npz"]
+
+    assert run(*export, tmp_path / "rest.ply") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'rest.ply'}\n"
+    still = jax.tree.map(lambda part: jnp.zeros_like(part)[None], avatar.rest)
+    rest = jax.jit(jaxavatar.animate.pose_avatar)(avatar, still)
+    means = gsply.plyread(tmp_path / "rest.ply").means
+    np.testing.assert_allclose(means, rest.means[0], atol=1e-5)
+
+    assert run(*export, tmp_path / "said.ply", *speaking, "--at", 1.13) == 0
+    posed, _ = jaxavatar.animate.deform(Driver(config), params, avatar, drive)
+    said = gsply.plyread(tmp_path / "said.ply").means
+    np.testing.assert_allclose(said, posed.means[28], atol=1e-5)
+
+    for name in ("rest.spz", "rest.glb"):
+        assert run(*export, tmp_path / name) == 0
+        assert (tmp_path / name).stat().st_size > 100
+    pelvis = np.asarray(avatar.joints[0] + avatar.rest.translation)
+    turned = gsply.read_spz(tmp_path / "rest.spz").means
+    np.testing.assert_allclose(turned * [1, -1, -1] + pelvis, means, atol=1e-4)
+
+    capsys.readouterr()
+    late = fails(capsys, *export, tmp_path / "late.ply", *speaking, "--at", 2)
+    assert "1.20 seconds" in late and not (tmp_path / "late.ply").exists()
+    assert ".spz or .glb" in fails(capsys, *export, tmp_path / "a.obj")
+    assert "--at is for" in fails(capsys, *export, tmp_path / "a.ply", "--at", 1)
+    assert "--camera" not in fails(capsys, *export, tmp_path / "a.ply", "--motion-fps", 3)

@@ -9,7 +9,7 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 
-from jaxavatar.cli import animate, create, distill, export_motion, talk, weights
+from jaxavatar.cli import animate, create, distill, export, export_motion, talk, weights
 from jaxavatar.errors import InputError
 
 
@@ -42,6 +42,6 @@ def _parser() -> argparse.ArgumentParser:
     version = importlib.metadata.version("jaxavatar")
     parser.add_argument("--version", action="version", version=f"jaxavatar {version}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (talk, create, animate, distill, export_motion, weights):
+    for command in (talk, create, animate, distill, export, export_motion, weights):
         command.add_parser(commands)
     return parser

@@ -44,25 +44,7 @@ def add_parser(commands: common.Commands) -> None:
 def add_options(parser: argparse.ArgumentParser, required: bool) -> None:
     """Add the options of speaking, which may be required, of moving and of watching."""
     add_speaking(parser, required)
-    group = parser.add_argument_group("moving")
-    group.add_argument(
-        "--motion",
-        type=pathlib.Path,
-        metavar="FILE|DIR",
-        help="body motion: an .npz of SMPL-X or AMASS, a folder of LHM or PERSONA",
-    )
-    group.add_argument(
-        "--motion-fps",
-        type=common.positive,
-        metavar="N",
-        help="frames per second of a motion that does not state them (default: 30)",
-    )
-    group.add_argument(
-        "--smplx",
-        type=pathlib.Path,
-        metavar="NPZ",
-        help="your SMPL-X model file, for motions relative to its mean hand",
-    )
+    add_moving(parser)
     group = parser.add_argument_group("watching")
     group.add_argument(
         "--size",
@@ -103,6 +85,29 @@ def add_speaking(parser: argparse.ArgumentParser, required: bool) -> None:
     )
 
 
+def add_moving(parser: argparse.ArgumentParser) -> None:
+    """Add the options of moving."""
+    group = parser.add_argument_group("moving")
+    group.add_argument(
+        "--motion",
+        type=pathlib.Path,
+        metavar="FILE|DIR",
+        help="body motion: an .npz of SMPL-X or AMASS, a folder of LHM or PERSONA",
+    )
+    group.add_argument(
+        "--motion-fps",
+        type=common.positive,
+        metavar="N",
+        help="frames per second of a motion that does not state them (default: 30)",
+    )
+    group.add_argument(
+        "--smplx",
+        type=pathlib.Path,
+        metavar="NPZ",
+        help="your SMPL-X model file, for motions relative to its mean hand",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Speech:
     """What is spoken, by which motion network."""
@@ -140,7 +145,7 @@ def prepare(arguments: argparse.Namespace) -> Performance:
     Raises:
         InputError: one of them cannot be used.
     """
-    motion = _motion(arguments)
+    motion = prepare_motion(arguments)
     background = _background(arguments.background)
     return Performance(prepare_speech(arguments), motion, background)
 
@@ -243,7 +248,7 @@ def _chunks(
     """Render what is spoken, what is followed, or both."""
     import jax
 
-    from jaxavatar.animate import BODY_JOINTS, delta_transforms
+    from jaxavatar.animate import body_transforms
     from jaxavatar.deformer import Driver
     from jaxavatar.stream import stream, stream_poses
 
@@ -253,15 +258,20 @@ def _chunks(
     driver = Driver(speech.config)
     if deltas is None:
         return stream(driver, speech.params, avatar, drive, camera, background)
-    body = jax.jit(delta_transforms)(avatar, deltas)[:, :BODY_JOINTS]
+    body = jax.jit(body_transforms)(avatar, deltas)
     return stream(driver, speech.params, avatar, drive, camera, background, body=body)
 
 
-def _motion(arguments: argparse.Namespace) -> MotionClip | None:
-    """Read the motion, if one is named."""
+def prepare_motion(arguments: argparse.Namespace) -> MotionClip | None:
+    """Read the motion, if one is named.
+
+    Raises:
+        InputError: it cannot be used, or options are given that need one.
+    """
+    camera = getattr(arguments, "camera", None)  # not every command renders
     if arguments.motion is None:
         given = {"--motion-fps": arguments.motion_fps, "--smplx": arguments.smplx}
-        given["--camera motion"] = True if arguments.camera == "motion" else None
+        given["--camera motion"] = True if camera == "motion" else None
         for option, value in given.items():
             if value is not None:
                 raise InputError(f"{option} is for --motion; leave it out without that")
@@ -269,7 +279,7 @@ def _motion(arguments: argparse.Namespace) -> MotionClip | None:
     from jaxavatar.motion import load_motion
 
     motion = load_motion(arguments.motion, arguments.motion_fps, arguments.smplx)
-    if arguments.camera == "motion" and motion.camera is None:
+    if camera == "motion" and motion.camera is None:
         raise InputError(
             f"the motion {arguments.motion} has no cameras of its own; choose --camera front or"
             " orbit"
