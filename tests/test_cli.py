@@ -26,6 +26,7 @@ import jaxavatar.preview
 import jaxavatar.reconstruction.regress
 import jaxavatar.stream
 from jaxavatar import avatar_file, cli, weights
+from jaxavatar.animate import deform, pose_avatar
 from jaxavatar.deformer import Driver, DriverConfig, initial_state, save_params, whole
 from jaxavatar.errors import InputError
 from jaxavatar.export.video import VideoWriter
@@ -155,6 +156,31 @@ def test_animate(tmp_path, saved, speech, calls, capsys):
     assert calls["drive"] == (16_000, None)
     assert calls["camera"].viewmat.shape == (4, 4) and calls["camera"].height == 64
     np.testing.assert_array_equal(calls["background"], [1, 0, 0])
+
+
+def test_animate_without_background(tmp_path, saved, speech, calls, monkeypatch, capsys):
+    """A folder of pictures or a WebM with opacity; an MP4 has none."""
+
+    def stream(driver, params, avatar, drive, camera, background):
+        calls["background"] = np.asarray(background)
+        alpha = jnp.full((2, camera.height, camera.width), 0.5)
+        yield Frames(0.5 * alpha[..., None] * jnp.ones(3), alpha)  # half grey, before black
+
+    monkeypatch.setattr(jaxavatar.stream, "stream", stream)
+    command = ["animate", saved, "--speech", speech, "--background", "none", "--size", 16]
+    out = tmp_path / "new" / "frames"
+    assert run(*command, "--out", out) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    np.testing.assert_array_equal(calls["background"], 0)
+    assert files(out) == {"00000.png", "00001.png", "sound.wav"}
+    pixels = np.asarray(Image.open(out / "00001.png"))
+    assert pixels.shape[2] == 4 and set(pixels.reshape(-1)) == {128}
+    assert run(*command, "--out", tmp_path / "v.webm") == 0
+    assert b"webm" in (tmp_path / "v.webm").read_bytes()[:64]
+    capsys.readouterr()
+    assert "holds something" in fails(capsys, *command, "--out", out)
+    assert ".webm" in fails(capsys, *command, "--out", tmp_path / "v.mp4")
+    assert not (tmp_path / "v.mp4").exists()
 
 
 def test_animate_options(tmp_path, saved, photo, calls, monkeypatch):
@@ -601,12 +627,12 @@ def test_export(tmp_path, speech, monkeypatch, toys, capsys):
     assert run(*export, tmp_path / "rest.ply") == 0
     assert capsys.readouterr().out == f"{tmp_path / 'rest.ply'}\n"
     still = jax.tree.map(lambda part: jnp.zeros_like(part)[None], avatar.rest)
-    rest = jax.jit(jaxavatar.animate.pose_avatar)(avatar, still)
+    rest = jax.jit(pose_avatar)(avatar, still)
     means = gsply.plyread(tmp_path / "rest.ply").means
     np.testing.assert_allclose(means, rest.means[0], atol=1e-5)
 
     assert run(*export, tmp_path / "said.ply", *speaking, "--at", 1.13) == 0
-    posed, _ = jaxavatar.animate.deform(Driver(config), params, avatar, drive)
+    posed, _ = deform(Driver(config), params, avatar, drive)
     said = gsply.plyread(tmp_path / "said.ply").means
     np.testing.assert_allclose(said, posed.means[28], atol=1e-5)
 

@@ -31,11 +31,15 @@ def add_parser(commands: common.Commands) -> None:
         "animate",
         help="let an avatar speak or move, as a video",
         description="Let an avatar speak, follow a recorded motion, or both (the body from the"
-        " motion, face and hands from the speech), and write an MP4 video.",
+        " motion, face and hands from the speech), and write a video.",
     )
     parser.add_argument("avatar", type=pathlib.Path, metavar="AVATAR")
     parser.add_argument(
-        "--out", type=pathlib.Path, required=True, metavar="MP4", help="the video to write"
+        "--out",
+        type=pathlib.Path,
+        required=True,
+        metavar="FILE|DIR",
+        help="the video to write, .mp4 or .webm, or a folder for pictures",
     )
     add_options(parser, required=False)
     parser.set_defaults(run=run, refuse=parser.error)
@@ -57,7 +61,8 @@ def add_options(parser: argparse.ArgumentParser, required: bool) -> None:
         "--background",
         default="white",
         metavar="COLOUR|IMAGE",
-        help='a name, "#rrggbb" or a picture, scaled to cover (default: %(default)s)',
+        help='a name, "#rrggbb", a picture, scaled to cover, or none: the video is transparent'
+        " (default: %(default)s)",
     )
     group.add_argument(
         "--camera",
@@ -120,11 +125,11 @@ class Speech:
 
 @dataclasses.dataclass(frozen=True)
 class Performance:
-    """What is spoken and which motion is followed (one of them at least), before what."""
+    """What is spoken and which motion is followed (one of them at least), before what, if any."""
 
     speech: Speech | None
     motion: MotionClip | None
-    background: Background
+    background: Background | None
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -147,6 +152,11 @@ def prepare(arguments: argparse.Namespace) -> Performance:
     """
     motion = prepare_motion(arguments)
     background = _background(arguments.background)
+    if background is None and arguments.out.suffix.lower() == ".mp4":
+        raise InputError(
+            f"{arguments.out} cannot be transparent; give --out a name that ends in .webm, or a"
+            " folder's, or another --background"
+        )
     return Performance(prepare_speech(arguments), motion, background)
 
 
@@ -203,6 +213,7 @@ def render(
     from jaxavatar import motion as motions
     from jaxavatar import views
     from jaxavatar.drive import make_drive
+    from jaxavatar.export.sequence import SequenceWriter
     from jaxavatar.export.video import VideoWriter
 
     speech, motion = performance.speech, performance.motion
@@ -221,20 +232,32 @@ def render(
         camera = views.orbit(avatar, arguments.size, total)
     else:
         camera = views.photo_camera(avatar, arguments.size)
-    background = jnp.asarray(_covering(performance.background, camera.height, camera.width))
+    transparent = performance.background is None
+    behind = np.zeros(3) if performance.background is None else performance.background
+    background = jnp.asarray(_covering(behind, camera.height, camera.width), jnp.float32)
     deltas = None
     if motion is not None:
         placement = "camera" if arguments.camera == "motion" else "photo"
         deltas = motions.motion_deltas(avatar, motion, placement)
     chunks = _chunks(avatar, speech, drive, deltas, camera, background)
+    writer = SequenceWriter if common.is_sequence(target) else VideoWriter
     with (
-        VideoWriter(target, samples) as video,
+        writer(target, samples) as video,
         tqdm(total=total, desc="rendering", unit="frame") as bar,
     ):
         for chunk in chunks:
-            for image in np.asarray(chunk.images):
+            for image in with_opacity(chunk) if transparent else np.asarray(chunk.images):
                 video.add(image)
             bar.update(len(chunk.images))
+
+
+def with_opacity(frames: Frames) -> Float[np.ndarray, "T H W 4"]:
+    """Undo the multiplication by the opacity of frames before black, and append it."""
+    import numpy as np
+
+    alpha = np.asarray(frames.alpha)[..., None]
+    colors = np.asarray(frames.images) / np.maximum(alpha, 1e-3)
+    return np.concatenate([np.clip(colors, 0, 1), alpha], axis=-1)
 
 
 def _chunks(
@@ -287,8 +310,10 @@ def prepare_motion(arguments: argparse.Namespace) -> MotionClip | None:
     return motion
 
 
-def _background(text: str) -> Background:
-    """Return the colour of that name, else the picture in that file, [0, 1]."""
+def _background(text: str) -> Background | None:
+    """Return the colour of that name, else the picture in that file, [0, 1]; None for "none"."""
+    if text == "none":
+        return None
     import numpy as np
     from PIL import ImageColor
 

@@ -12,6 +12,7 @@ from jaxavatar import weights
 from jaxavatar.errors import InputError
 from jaxavatar.files import replacing
 
+VIDEOS = (".mp4", ".webm")
 Commands = Any  # argparse's type of `add_subparsers` is private
 
 
@@ -33,14 +34,26 @@ def check_writable(path: pathlib.Path) -> pathlib.Path:
 
 
 def video_file(path: pathlib.Path) -> pathlib.Path:
-    """Return `path` if a video can be written there.
+    """Return `path` if a video can be written there: a file, or a folder of pictures.
 
     Raises:
-        InputError: it is no `.mp4` name, or cannot be written.
+        InputError: its name ends like no format of video, or it cannot be written.
     """
-    if path.suffix.lower() != ".mp4":
-        raise InputError(f"cannot write a video to {path}; give --out a name that ends in .mp4")
+    if is_sequence(path):
+        from jaxavatar.export.sequence import check_new
+
+        return check_new(path)
+    if path.suffix.lower() not in VIDEOS:
+        raise InputError(
+            f"cannot write a video to {path}; give --out a name that ends in"
+            f" {' or '.join(VIDEOS)}, or a folder's for pictures"
+        )
     return check_writable(path)
+
+
+def is_sequence(path: pathlib.Path) -> bool:
+    """Return whether a name stands for a folder of pictures: one without an end."""
+    return not path.suffix
 
 
 def say(messages: Iterable[str]) -> None:

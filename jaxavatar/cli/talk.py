@@ -11,12 +11,13 @@ def add_parser(commands: common.Commands) -> None:
     parser = commands.add_parser(
         "talk",
         help="make a photo talk, as a video (create and animate)",
-        description="Make an avatar from a photo and let it speak. --out is an MP4 file, or a"
-        " folder that gets video.mp4; the avatar and preview.png are written beside the video.",
+        description="Make an avatar from a photo and let it speak. --out is a video, .mp4 or .webm,"
+        " or a folder that gets video.mp4 (video.webm if transparent); the avatar and preview.png"
+        " are written beside the video.",
     )
     parser.add_argument("photo", type=pathlib.Path, metavar="PHOTO")
     parser.add_argument(
-        "--out", type=pathlib.Path, required=True, metavar="MP4|DIR", help="where to write"
+        "--out", type=pathlib.Path, required=True, metavar="FILE|DIR", help="where to write"
     )
     create.add_options(parser)
     animate.add_options(parser, required=True)
@@ -26,7 +27,8 @@ def add_parser(commands: common.Commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Make the avatar, let it speak, write both."""
     out = arguments.out
-    video = common.video_file(out if out.suffix.lower() == ".mp4" else out / "video.mp4")
+    name = "video.webm" if arguments.background == "none" else "video.mp4"
+    video = common.video_file(out if out.suffix.lower() in common.VIDEOS else out / name)
     target, preview = create.places(video.parent, arguments.photo)
     from jaxavatar.photo import load_photo
 

@@ -1,13 +1,13 @@
-"""Write frames and sound as an MP4 file, through the ffmpeg program that imageio-ffmpeg brings."""
+"""Write frames and sound as an MP4 or WebM file, through the ffmpeg that imageio-ffmpeg brings."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import re
 import subprocess
 import tempfile
 import types
-import wave
 from collections.abc import Iterator
 from typing import Self
 
@@ -16,33 +16,76 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from jaxavatar.errors import InputError
+from jaxavatar.export.wave import save_wave
 from jaxavatar.files import replacing
 from jaxavatar.structs import FPS, SAMPLE_RATE
 
-Frame = UInt8[np.ndarray, "H W 3"] | Float[np.ndarray | Array, "H W 3"]
+Frame = UInt8[np.ndarray, "H W C"] | Float[np.ndarray | Array, "H W C"]  # C is 3, or 4: opacity
 
 AUDIO_RATE = 48_000  # of the file: every player handles it, and AAC's frames are short (21 ms)
 
-_H264 = ["-c:v", "libx264", "-crf", "16", "-preset", "medium"]
+
+@dataclasses.dataclass(frozen=True)
+class _Format:
+    """Options of ffmpeg: of the picture, of the sound, of the container."""
+
+    picture: list[str]
+    sound: list[str]
+    container: list[str]
+    transparent: bool
+
+
+_FORMATS = {
+    ".mp4": _Format(
+        picture=["-c:v", "libx264", "-crf", "16", "-preset", "medium"],
+        sound=["-c:a", "aac", "-b:a", "128k"],
+        container=["-movflags", "+faststart"],
+        transparent=False,
+    ),
+    # Alternate reference frames would be encoded without opacity.
+    ".webm": _Format(
+        picture=[
+            "-c:v",
+            "libvpx-vp9",
+            "-crf",
+            "20",
+            "-b:v",
+            "0",
+            "-cpu-used",
+            "4",
+            "-row-mt",
+            "1",
+            "-auto-alt-ref",
+            "0",
+        ],
+        sound=["-c:a", "libopus", "-b:a", "96k"],
+        container=[],
+        transparent=True,
+    ),
+}
+SUFFIXES = tuple(_FORMATS)
+"""Ends of names of files that can be written."""
+
 # The flags keep the mean: by default the conversion rounds down. Without the names of the colour
 # space, players guess it from the picture's size and colours shift.
 _TO_YUV = (
     "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int,"
-    "format=yuv420p,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+    "format={pixels},setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709"
 )
 
 
 class VideoWriter:
     """Write a video frame by frame; a context manager.
 
-    The file (H.264 at constant quality, yuv420p, AAC at 48 kHz, index in front) appears under its
-    name when the block ends without an exception; otherwise nothing is left. Memory does not grow
-    with the clip. Frame t is shown from t/FPS to (t+1)/FPS; sound starts with frame 0 and is cut,
-    or padded with silence, to the length of the picture. Odd sizes get their last row or column
-    doubled, because yuv420p needs even ones.
+    The file (MP4: H.264 and AAC, index in front; WebM: VP9 and Opus; constant quality, 48 kHz)
+    appears under its name when the block ends without an exception; otherwise nothing is left.
+    Memory does not grow with the clip. Frames of four channels make a WebM with opacity, colours
+    not multiplied by it. Frame t is shown from t/FPS to (t+1)/FPS; sound starts with frame 0 and
+    is cut, or padded with silence, to the length of the picture. Odd sizes get their last row or
+    column doubled, because yuv420p needs even ones.
 
     Args:
-        path: ends in ".mp4".
+        path: ends in one of `SUFFIXES`.
         audio: mono samples in [-1, 1], or None for a silent file.
         sample_rate: of `audio`, hertz.
 
@@ -58,6 +101,7 @@ class VideoWriter:
     ):
         self.path = pathlib.Path(path)
         self.frames = 0
+        self._format = _FORMATS[self.path.suffix.lower()]
         self._audio = audio
         self._sample_rate = sample_rate
         self._shape: tuple[int, ...] | None = None
@@ -83,7 +127,7 @@ class VideoWriter:
             pixels = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
         if self._shape is None:
             self._shape = pixels.shape
-            self._encoder = self._start(*pixels.shape[:2])
+            self._encoder = self._start(*pixels.shape)
         if pixels.shape != self._shape or self._encoder is None:
             raise ValueError(f"frame {self.frames} is {pixels.shape}, the first {self._shape}")
         height, width = pixels.shape[:2]
@@ -97,7 +141,7 @@ class VideoWriter:
             replacing(self.path) as target,
             tempfile.TemporaryDirectory(prefix=".video-", dir=target.parent) as folder,
         ):
-            silent = pathlib.Path(folder) / "silent.mp4"
+            silent = pathlib.Path(folder) / f"silent{self.path.suffix}"
             self._picture = target if self._audio is None else silent
             try:
                 yield self
@@ -110,11 +154,14 @@ class VideoWriter:
             if self._audio is not None:
                 self._add_sound(silent, target)
 
-    def _start(self, height: int, width: int) -> "_Ffmpeg":
+    def _start(self, height: int, width: int, channels: int) -> "_Ffmpeg":
+        if channels == 4 and not self._format.transparent:
+            raise ValueError(f"a file like {self.path.name} has no opacity; frames have 4 channels")
         size = f"{width + width % 2}x{height + height % 2}"
-        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(FPS), "-i", "-"]
-        options = ["-vf", _TO_YUV, *_H264, "-movflags", "+faststart"]
-        return _Ffmpeg([*source, *options, str(self._picture)], self.path)
+        given, stored = ("rgba", "yuva420p") if channels == 4 else ("rgb24", "yuv420p")
+        source = ["-f", "rawvideo", "-pix_fmt", given, "-s", size, "-r", str(FPS), "-i", "-"]
+        options = ["-vf", _TO_YUV.format(pixels=stored), *self._format.picture]
+        return _Ffmpeg([*source, *options, *self._format.container, str(self._picture)], self.path)
 
     def _add_sound(self, silent: pathlib.Path, target: pathlib.Path) -> None:
         """Copy the picture and encode exactly as much sound beside it.
@@ -123,15 +170,11 @@ class VideoWriter:
         """
         assert self._audio is not None
         count = round(self.frames * self._sample_rate / FPS)
-        samples = np.clip(self._audio[:count], -1, 1)
-        samples = np.pad(samples, (0, count - len(samples)))
         sound = silent.with_name("sound.wav")
-        with wave.open(str(sound), "wb") as file:
-            file.setparams((1, 2, self._sample_rate, count, "NONE", ""))
-            file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
-        options = ["-c:v", "copy", "-c:a", "aac", "-b:a", "128k", "-ar", str(AUDIO_RATE)]
+        save_wave(sound, self._audio, self._sample_rate, count)
+        options = ["-c:v", "copy", *self._format.sound, "-ar", str(AUDIO_RATE)]
         inputs = ["-i", str(silent), "-i", str(sound)]
-        encoder = _Ffmpeg([*inputs, *options, "-movflags", "+faststart", str(target)], self.path)
+        encoder = _Ffmpeg([*inputs, *options, *self._format.container, str(target)], self.path)
         try:
             encoder.finish()
         finally:

@@ -1,5 +1,7 @@
 """Exported Gaussians, read back by gsply and pygltflib."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pallas_splat import Gaussians
@@ -29,7 +31,7 @@ def gaussians():
     linear[1] = np.diag([1, 1, -1])
     opacities = rng.uniform(0, 1, N)
     opacities[:2] = 0, 1
-    return Gaussians(
+    arrays: dict[str, Any] = dict(
         means=rng.normal(size=(N, 3)) * [0.5, 1, 0.2] + [0, 0, 3],
         quats=rng.normal(size=(N, 4)),
         scales=scales,
@@ -37,6 +39,7 @@ def gaussians():
         colors=rng.uniform(0, 1, (N, 3)),
         linear=linear,
     )
+    return Gaussians(**arrays)
 
 
 def matrices(quats):

@@ -3,13 +3,16 @@ import os
 import re
 import subprocess
 import tempfile
+import wave
 
 import imageio_ffmpeg
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxavatar.errors import InputError
+from jaxavatar.export.sequence import SequenceWriter
 from jaxavatar.export.video import VideoWriter
 from jaxavatar.structs import FPS
 
@@ -188,3 +191,51 @@ def test_unwritable_and_full(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="No space left"), VideoWriter(tmp_path / "v.mp4"):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_webm_keeps_opacity(tmp_path):
+    """Colours and opacity come back, whatever lies under; sound and length as in MP4."""
+    path = tmp_path / "v.webm"
+    frames = moving(20)
+    disc = np.hypot(*np.mgrid[-48:48, -64:64]) / 40
+    alpha = np.clip(2 - 1.5 * disc, 0, 1)[None, ..., None] * np.ones((20, 1, 1, 1))
+    write(path, np.concatenate([frames, alpha], -1), np.sin(np.arange(RATE) / 9))
+    _, about = decode(path, "-f", "rawvideo")
+    assert "Video: vp9" in about and "Audio: opus" in about and "ALPHA_MODE" in about
+    assert "Duration: 00:00:00.8" in about
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    command = [program, "-c:v", "libvpx-vp9", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgba", "-"]
+    back = np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.uint8)
+    back = back.reshape(20, 96, 128, 4) / 255
+    assert np.abs(back[..., 3:] - alpha).mean() < 0.01
+    seen = alpha[..., 0] > 0.5
+    assert np.abs(back[..., :3] - frames)[seen].mean() < 0.02
+    assert len(sound(path)) == pytest.approx(0.8 * RATE, abs=0.03 * RATE)
+
+
+def test_mp4_has_no_opacity(tmp_path):
+    with pytest.raises(ValueError, match="has no opacity"):
+        write(tmp_path / "v.mp4", np.ones((1, 8, 8, 4)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_of_pictures(tmp_path):
+    frames = np.round(moving(3, 16, 16) * 255).astype(np.uint8)
+    opaque = np.concatenate([frames, np.full((3, 16, 16, 1), 128, np.uint8)], -1)
+    with SequenceWriter(tmp_path / "new" / "frames", np.zeros(RATE)) as pictures:
+        for frame in opaque:
+            pictures.add(frame)
+    folder = tmp_path / "new" / "frames"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["00000.png", "00001.png", "00002.png", "sound.wav"]
+    for name, frame in zip(names, opaque, strict=False):
+        np.testing.assert_array_equal(np.asarray(Image.open(folder / name)), frame)
+    with wave.open(str(folder / "sound.wav")) as file:
+        assert (file.getnframes(), file.getframerate()) == (3 * RATE // FPS, RATE)
+
+    with pytest.raises(InputError, match="holds something"), SequenceWriter(folder):
+        pass
+    with pytest.raises(KeyboardInterrupt), SequenceWriter(tmp_path / "cut") as pictures:
+        pictures.add(frames[0])
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
