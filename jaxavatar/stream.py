@@ -3,11 +3,11 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from pallas_splat import Camera, Config, Gaussians, Rendered
 
 from jaxavatar.animate import (
@@ -20,7 +20,7 @@ from jaxavatar.animate import (
     render_with_info,
     track,
 )
-from jaxavatar.deformer import AvatarCode, Driver, Motion, Window, chunk, initial_state
+from jaxavatar.deformer import AvatarCode, Driver, Window, chunk, initial_state
 from jaxavatar.structs import Avatar, BodyPose, Drive, Frames
 
 CHUNK = 25
@@ -122,24 +122,47 @@ def stream_poses(
     return _rendered(posed, total, camera, background, frames, backend, config)
 
 
+class Moved(NamedTuple):
+    """What the driver does in t frames.
+
+    Attributes:
+        transforms: T_{m,t} relative to the rest pose, as in `Motion.transforms`.
+        points: posed centres of some Gaussians, world metres.
+        shifts: what the Gaussian head moved them by before that, canonical metres.
+    """
+
+    transforms: Float[np.ndarray, "t M 7"]
+    points: Float[np.ndarray, "t K 3"]
+    shifts: Float[np.ndarray, "t K 3"]
+
+
 def stream_motion(
-    driver: Driver, params: Params, avatar: Avatar, drive: Drive, frames: int = CHUNK
-) -> Iterator[tuple[Float[np.ndarray, "t M 7"], Float[np.ndarray, "t K 3"]]]:
+    driver: Driver,
+    params: Params,
+    avatar: Avatar,
+    drive: Drive,
+    frames: int = CHUNK,
+    index: Int[Array, " K"] | None = None,
+) -> Iterator[Moved]:
     """Yield what the driver does, in chunks of `frames` frames, the last one shorter.
 
-    Returns:
-        T_{m,t} relative to the rest pose, as in `Motion.transforms`, and the posed centres of
-        `avatar.landmarks`, world metres.
+    Args:
+        driver: the network.
+        params: its parameters.
+        avatar: whom to move.
+        drive: T frames of speech.
+        frames: length of a chunk.
+        index: Gaussians to follow; None stands for `avatar.landmarks`.
     """
+    index = avatar.landmarks if index is None else index
     total = drive.audio.shape[0]
     code = _encode(driver, params, avatar)
     state = initial_state(driver.config)
     drive = jax.device_get(drive)
     for start in range(0, total, frames):
         window = chunk(drive, start, frames, driver.config.halo)
-        motion, points, state = _track_chunk(driver, params, avatar, code, window, state)
-        left = total - start
-        yield np.asarray(motion.transforms[:left]), np.asarray(points[:left])
+        moved, state = _track_chunk(driver, params, avatar, code, window, state, index)
+        yield Moved(*(np.asarray(part[: total - start]) for part in moved))
 
 
 def _rendered(
@@ -208,10 +231,11 @@ def _track_chunk(
     code: AvatarCode,
     window: Window,
     state: Float[Array, "M S"],
-) -> tuple[Motion, Float[Array, "t K 3"], Float[Array, "M S"]]:
+    index: Int[Array, " K"],
+) -> tuple[tuple[Array, Array, Array], Float[Array, "M S"]]:
     motion, state = track(driver, params, code, window, state)
-    points, _ = deform_points(driver, params, avatar, code, motion, avatar.landmarks)
-    return motion, points, state
+    points, shifts = deform_points(driver, params, avatar, code, motion, index)
+    return (motion.transforms, points, shifts), state
 
 
 _pose_chunk = jax.jit(pose_avatar)

@@ -595,7 +595,7 @@ def test_export_motion(tmp_path, speech, monkeypatch, toys, capsys):
     clip = load_motion(out)
     assert clip.rotations.shape == (30, 55, 3) and clip.fps == 25
     chunks = jaxavatar.stream.stream_motion(Driver(config), params, avatar, drive)
-    driven = np.concatenate([transforms for transforms, _ in chunks])
+    driven = np.concatenate([moved.transforms for moved in chunks])
     turned = Rotation.from_quat(driven[:, 16, [1, 2, 3, 0]])
     expected = Rotation.from_rotvec(np.asarray(avatar.rest.rotations[16])) * turned
     actual = Rotation.from_rotvec(clip.rotations[:, 16])
@@ -612,6 +612,7 @@ def test_export_motion(tmp_path, speech, monkeypatch, toys, capsys):
 def test_export(tmp_path, speech, monkeypatch, toys, capsys):
     """Gaussians at rest and at a moment of a speech are those that would be rendered."""
     gsply = pytest.importorskip("gsply")
+    pygltflib = pytest.importorskip("pygltflib")
     config = DriverConfig(width=16, heads=2, head_width=8, face_code=4, octaves=2)
     drive = toys.drive(frames=30)
     avatar = toys.avatar()
@@ -643,7 +644,18 @@ def test_export(tmp_path, speech, monkeypatch, toys, capsys):
     turned = gsply.read_spz(tmp_path / "rest.spz").means
     np.testing.assert_allclose(turned * [1, -1, -1] + pelvis, means, atol=1e-4)
 
+    assert run(*export, tmp_path / "mesh.glb", "--mesh", *speaking) == 0
+    document = pygltflib.GLTF2().load(str(tmp_path / "mesh.glb"))
+    (weights,) = (c for c in document.animations[0].channels if c.target.path == "weights")
+    sampler = document.animations[0].samplers[weights.sampler]
+    assert document.accessors[sampler.input].count == 30
+    assert document.accessors[sampler.output].count == 30 * 52
+    assert run(*export, tmp_path / "still.glb", "--mesh") == 0
+    assert not pygltflib.GLTF2().load(str(tmp_path / "still.glb")).animations
+
     capsys.readouterr()
+    assert ".glb" in fails(capsys, *export, tmp_path / "a.ply", "--mesh")
+    assert "--at is for" in fails(capsys, *export, tmp_path / "a.glb", "--mesh", "--at", 1)
     late = fails(capsys, *export, tmp_path / "late.ply", *speaking, "--at", 2)
     assert "1.20 seconds" in late and not (tmp_path / "late.ply").exists()
     assert ".spz or .glb" in fails(capsys, *export, tmp_path / "a.obj")

@@ -12,7 +12,7 @@ from pallas_splat import Config
 from jaxavatar import animate, views
 from jaxavatar import stream as module
 from jaxavatar.deformer import Driver, DriverConfig, initial_state, whole
-from jaxavatar.stream import stream, stream_motion, stream_poses
+from jaxavatar.stream import Moved, stream, stream_motion, stream_poses
 from jaxavatar.structs import BodyPose, Frames
 
 CONFIG = DriverConfig(width=16, heads=2, head_width=8, face_code=4, octaves=3)
@@ -160,11 +160,15 @@ def test_motion_in_chunks(scene):
         window = whole(drive, driver.config.halo)
         motion, _ = animate.track(driver, params, code, window, initial_state(driver.config))
         index = avatar.landmarks
-        return motion, animate.deform_points(driver, params, avatar, code, motion, index)[0]
+        return motion, animate.deform_points(driver, params, avatar, code, motion, index)
 
-    motion, points = together(driver, params, avatar, drive)
+    motion, (points, shifts) = together(driver, params, avatar, drive)
     chunks = list(stream_motion(driver, params, avatar, drive, 4))
-    assert [len(transforms) for transforms, _ in chunks] == [4, 4, 3]
-    transforms, landmarks = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
-    np.testing.assert_allclose(transforms, motion.transforms, atol=1e-5)
-    np.testing.assert_allclose(landmarks, points, atol=1e-5)
+    assert [len(moved.transforms) for moved in chunks] == [4, 4, 3]
+    moved = Moved(*(np.concatenate(parts) for parts in zip(*chunks, strict=True)))
+    np.testing.assert_allclose(moved.transforms, motion.transforms, atol=1e-5)
+    np.testing.assert_allclose(moved.points, points, atol=1e-5)
+    np.testing.assert_allclose(moved.shifts, shifts, atol=1e-5)
+    face = jnp.arange(5)
+    some = next(stream_motion(driver, params, avatar, drive, 4, index=face))
+    assert some.points.shape == (4, 5, 3)

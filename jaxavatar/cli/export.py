@@ -1,4 +1,4 @@
-"""`jaxavatar export`: one moment of an avatar as Gaussians that other programs read."""
+"""`jaxavatar export`: an avatar as Gaussians or as a rigged mesh that other programs read."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ if typing.TYPE_CHECKING:
     from jaxavatar.structs import Avatar, BodyPose, Drive
 
 SUFFIXES = (".ply", ".spz", ".glb")
+FACE_POINTS = 1500  # Gaussians that tell which face units move; all would take longer
 
 
 def add_parser(commands: common.Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "export",
-        help="write an avatar as Gaussians for other programs",
+        help="write an avatar as Gaussians or as a rigged mesh for other programs",
         description="Write one moment of an avatar as 3D Gaussians: at rest, or while it speaks or"
         " moves. The name's end chooses the format: .ply (as of 3D Gaussian splatting; the photo's"
         " camera frame, y down), .spz or .glb (KHR_gaussian_splatting; both y up, the pelvis in"
-        " the origin).",
+        " the origin). With --mesh, write a mesh with skeleton and face units instead, which does"
+        " the whole speech or motion.",
     )
     parser.add_argument("avatar", type=pathlib.Path, metavar="AVATAR")
     parser.add_argument(
@@ -41,6 +43,9 @@ def add_parser(commands: common.Commands) -> None:
         type=float,
         metavar="SECONDS",
         help="the moment, of a speech or a motion (default: 0)",
+    )
+    parser.add_argument(
+        "--mesh", action="store_true", help="a rigged mesh in place of Gaussians, .glb"
     )
     animate.add_speaking(parser, required=False)
     animate.add_moving(parser)
@@ -55,6 +60,10 @@ def run(arguments: argparse.Namespace) -> None:
             f"cannot tell a format from {target}; give --out a name that ends in"
             f" {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
+    if arguments.mesh and target.suffix.lower() != ".glb":
+        raise InputError(f"{target} cannot hold a rigged mesh; give --out a name that ends in .glb")
+    if arguments.mesh and arguments.at is not None:
+        raise InputError("--at is for Gaussians; leave it out with --mesh, which holds all moments")
     common.check_writable(target)
     from jaxavatar.avatar_file import load_avatar
 
@@ -62,11 +71,14 @@ def run(arguments: argparse.Namespace) -> None:
     speech, motion = animate.prepare_speech(arguments), animate.prepare_motion(arguments)
     if arguments.at is not None and speech is None and motion is None:
         raise InputError("--at is for --speech, --text or --motion; leave it out without these")
-    save(target, avatar, _posed(avatar, speech, motion, arguments.at or 0.0))
+    if arguments.mesh:
+        _save_mesh(target, avatar, speech, motion)
+    else:
+        _save(target, avatar, _posed(avatar, speech, motion, arguments.at or 0.0))
     print(target)
 
 
-def save(target: pathlib.Path, avatar: Avatar, gaussians: Gaussians) -> None:
+def _save(target: pathlib.Path, avatar: Avatar, gaussians: Gaussians) -> None:
     """Write Gaussians in the format that the file's name asks for."""
     from jaxavatar.export import glb, ply, splats, spz
 
@@ -76,6 +88,54 @@ def save(target: pathlib.Path, avatar: Avatar, gaussians: Gaussians) -> None:
         return
     write = spz.save_spz if target.suffix.lower() == ".spz" else glb.save_glb
     write(target, splats.facing_forward(plain, _pelvis(avatar)))
+
+
+def _save_mesh(
+    target: pathlib.Path, avatar: Avatar, speech: Speech | None, motion: MotionClip | None
+) -> None:
+    """Write a rigged mesh that stands at rest, or does the whole speech, motion, or both."""
+    common.keep_compiled_code()
+    import jax
+    import numpy as np
+
+    from jaxavatar.animate import body_transforms, delta_transforms
+    from jaxavatar.export import rig, rig_glb
+
+    drive, deltas = _listen(avatar, speech, motion)
+    if speech is None or drive is None:
+        transforms = np.asarray(jax.jit(delta_transforms)(avatar, deltas))
+        units = np.asarray(deltas.expression)
+    else:
+        transforms, units = _driven(avatar, speech, drive)
+        if motion is not None:
+            body = np.asarray(jax.jit(body_transforms)(avatar, deltas))
+            transforms = np.concatenate([body, transforms[:, body.shape[1] :]], axis=1)
+    track = rig.joint_track(avatar, transforms, units)
+    rig_glb.save_rig(target, rig.make_rig(avatar), track, _pelvis(avatar))
+
+
+def _driven(
+    avatar: Avatar, speech: Speech, drive: Drive
+) -> tuple[Float[np.ndarray, "T J 7"], Float[np.ndarray, "T E"]]:
+    """Run the driver over a speech; return what the joints and, as face units, the face do."""
+    import jax.numpy as jnp
+    import numpy as np
+    from tqdm import tqdm
+
+    from jaxavatar.deformer import Driver
+    from jaxavatar.export import rig
+    from jaxavatar.stream import stream_motion
+
+    watched = jnp.arange(0, avatar.n_face, max(avatar.n_face // FACE_POINTS, 1))
+    chunks = stream_motion(Driver(speech.config), speech.params, avatar, drive, index=watched)
+    transforms, units = [], []
+    directions = np.asarray(avatar.face_units)[np.asarray(watched)]
+    with tqdm(total=drive.audio.shape[0], desc="moving", unit="frame") as bar:
+        for moved in chunks:
+            transforms.append(moved.transforms)
+            units.append(rig.fit_units(directions, moved.shifts))
+            bar.update(len(moved.transforms))
+    return np.concatenate(transforms), np.concatenate(units)
 
 
 def _pelvis(avatar: Avatar) -> Float[np.ndarray, " 3"]:
@@ -95,29 +155,37 @@ def _posed(
     """
     common.keep_compiled_code()
     import jax
+
+    from jaxavatar.animate import pose_avatar
+
+    drive, deltas = _listen(avatar, speech, motion)
+    if speech is not None and drive is not None:
+        return _speaking(avatar, speech, drive, None if motion is None else deltas, seconds)
+    frame = _frame(seconds, len(deltas.rotations), "motion")
+    moment = jax.tree.map(lambda leaf: leaf[frame : frame + 1], deltas)
+    return jax.tree.map(lambda leaf: leaf[0], jax.jit(pose_avatar)(avatar, moment))
+
+
+def _listen(
+    avatar: Avatar, speech: Speech | None, motion: MotionClip | None
+) -> tuple[Drive | None, BodyPose]:
+    """Prepare what is said, and the poses of what is followed: at rest, a single one, if none."""
+    import jax
     import jax.numpy as jnp
 
     from jaxavatar import motion as motions
-    from jaxavatar.animate import pose_avatar
     from jaxavatar.drive import make_drive
 
     drive = None
     if speech is not None:
         common.say(["listening to the speech ..."])
         drive = make_drive(speech.samples, speech.text)
-    deltas = None
-    if motion is not None:
-        total = None if drive is None else drive.audio.shape[0]
-        motion = motions.at_video_rate(motion) if total is None else motions.lasting(motion, total)
-        common.say(motion.messages)
-        deltas = motions.motion_deltas(avatar, motion, "photo")
-    if speech is not None and drive is not None:
-        return _speaking(avatar, speech, drive, deltas, seconds)
-    if deltas is None:
-        deltas = jax.tree.map(lambda part: jnp.zeros_like(part)[None], avatar.rest)
-    frame = _frame(seconds, len(deltas.rotations), "motion")
-    moment = jax.tree.map(lambda leaf: leaf[frame : frame + 1], deltas)
-    return jax.tree.map(lambda leaf: leaf[0], jax.jit(pose_avatar)(avatar, moment))
+    if motion is None:
+        return drive, jax.tree.map(lambda part: jnp.zeros_like(part)[None], avatar.rest)
+    total = None if drive is None else drive.audio.shape[0]
+    motion = motions.at_video_rate(motion) if total is None else motions.lasting(motion, total)
+    common.say(motion.messages)
+    return drive, motions.motion_deltas(avatar, motion, "photo")
 
 
 def _speaking(

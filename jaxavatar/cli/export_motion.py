@@ -73,8 +73,8 @@ def _motion(avatar: Avatar, speech: Speech) -> tuple[MotionClip, Float[np.ndarra
     drive = make_drive(speech.samples, speech.text)
     transforms, landmarks = [], []
     with tqdm(total=drive.audio.shape[0], desc="moving", unit="frame") as bar:
-        for chunk, points in stream_motion(Driver(speech.config), speech.params, avatar, drive):
-            transforms.append(chunk)
-            landmarks.append(points)
-            bar.update(len(chunk))
+        for moved in stream_motion(Driver(speech.config), speech.params, avatar, drive):
+            transforms.append(moved.transforms)
+            landmarks.append(moved.points)
+            bar.update(len(moved.transforms))
     return driven_clip(avatar, np.concatenate(transforms), np.concatenate(landmarks))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from jaxavatar.errors import InputError
-from jaxavatar.export.wave import save_wave
+from jaxavatar.export.wav import save_wave
 from jaxavatar.structs import FPS, SAMPLE_RATE
 
 

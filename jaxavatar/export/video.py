@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from jaxavatar.errors import InputError
-from jaxavatar.export.wave import save_wave
+from jaxavatar.export.wav import save_wave
 from jaxavatar.files import replacing
 from jaxavatar.structs import FPS, SAMPLE_RATE
 
