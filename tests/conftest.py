@@ -64,6 +64,13 @@ def pytest_report_header():
     return f"XLA_FLAGS: {os.environ.get('XLA_FLAGS', '')}"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled():
+    """Let go of what a file compiled: a whole run would take 9 GB and use up memory maps."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def optimised_jit():
     """`jax.jit` as programs have it, for what optimisations might break."""
