@@ -33,10 +33,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     temporary = pathlib.Path(name)
     try:
         yield temporary
-        # mkstemp makes files private; give them the mode an ordinary open() would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        make_ordinary(temporary)
         temporary.replace(target)
     except OSError as error:
         raise InputError(
@@ -45,3 +42,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_ordinary(path: pathlib.Path) -> None:
+    """Give a temporary file or folder, which is private, the mode of one made without care."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

@@ -28,7 +28,7 @@ def save_picture(path: str | os.PathLike[str], picture: Picture) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    _save(path, Image.fromarray(_bytes(picture)))
+    _save(path, Image.fromarray(to_bytes(picture)))
 
 
 def save_panels(
@@ -53,7 +53,7 @@ def save_panels(
 
 def _sheet(panels: Mapping[str, Picture], height: int, columns: int) -> Image.Image:
     """Lay the panels out in rows, each column as wide as its widest panel."""
-    pictures = [_fit(Image.fromarray(_bytes(p)).convert("RGB"), height) for p in panels.values()]
+    pictures = [_fit(Image.fromarray(to_bytes(p)).convert("RGB"), height) for p in panels.values()]
     widths = [max(p.width for p in pictures[i::columns]) for i in range(min(columns, len(panels)))]
     rows = math.ceil(len(pictures) / columns)
     step = LABEL_HEIGHT + height + MARGIN
@@ -73,7 +73,8 @@ def _fit(picture: Image.Image, height: int) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _bytes(picture: Picture) -> UInt8[np.ndarray, "..."]:
+def to_bytes(picture: Float[np.ndarray | Array, "..."] | UInt8[np.ndarray, "..."]) -> np.ndarray:
+    """Return numbers in [0, 1] as bytes, and bytes as they are; what is outside is clipped."""
     pixels = np.asarray(picture)
     if pixels.dtype == np.uint8:
         return pixels

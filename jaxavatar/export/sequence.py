@@ -12,7 +12,9 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from jaxavatar.errors import InputError
+from jaxavatar.export.picture import to_bytes
 from jaxavatar.export.wav import save_wave
+from jaxavatar.files import make_ordinary
 from jaxavatar.structs import FPS, SAMPLE_RATE
 
 
@@ -68,11 +70,8 @@ class SequenceWriter:
     def add(self, frame: UInt8[np.ndarray, "H W C"] | Float[np.ndarray | Array, "H W C"]) -> None:
         """Append one frame, uint8 or float in [0, 1]."""
         assert self._folder is not None
-        pixels = np.asarray(frame)
-        if pixels.dtype != np.uint8:
-            pixels = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
         try:
-            Image.fromarray(pixels).save(self._folder / f"{self.frames:05}.png")
+            Image.fromarray(to_bytes(frame)).save(self._folder / f"{self.frames:05}.png")
         except OSError as error:
             raise self._failed(error) from error
         self.frames += 1
@@ -96,7 +95,7 @@ class SequenceWriter:
         if self._audio is not None:
             count = round(self.frames * self._sample_rate / FPS)
             save_wave(folder / "sound.wav", self._audio, self._sample_rate, count)
-        folder.chmod(0o777 & ~_mask())
+        make_ordinary(folder)
         folder.replace(self.path)
 
     def _failed(self, error: OSError) -> InputError:
@@ -104,9 +103,3 @@ class SequenceWriter:
             f"cannot write {self.path}: {error.strerror or error}; free some space or choose"
             " another place with --out"
         )
-
-
-def _mask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from jaxavatar.errors import InputError
+from jaxavatar.export.picture import to_bytes
 from jaxavatar.export.wav import save_wave
 from jaxavatar.files import replacing
 from jaxavatar.structs import FPS, SAMPLE_RATE
@@ -122,9 +123,7 @@ class VideoWriter:
 
     def add(self, frame: Frame) -> None:
         """Append one frame, uint8 or float in [0, 1]; all frames have one shape."""
-        pixels = np.asarray(frame)
-        if pixels.dtype != np.uint8:
-            pixels = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+        pixels = to_bytes(frame)
         if self._shape is None:
             self._shape = pixels.shape
             self._encoder = self._start(*pixels.shape)
